@@ -1,0 +1,22 @@
+"""Settings of a run: frozen values that check themselves on construction and go to JSON and back."""
+
+from neuroexapt.config.files import apply_overrides, from_json, load_config, to_json
+from neuroexapt.config.settings import (
+    DataConfig,
+    GrowConfig,
+    ModelConfig,
+    MorphogenesisConfig,
+    TrainConfig,
+)
+
+__all__ = [
+    "DataConfig",
+    "GrowConfig",
+    "ModelConfig",
+    "MorphogenesisConfig",
+    "TrainConfig",
+    "apply_overrides",
+    "from_json",
+    "load_config",
+    "to_json",
+]

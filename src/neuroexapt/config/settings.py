@@ -1,0 +1,90 @@
+"""One config object per component; units and ranges stand beside each field.
+
+Built on pydantic dataclasses: strict types, unknown keys refused, all problems reported at once. ``ConfigError`` is
+raised at the file boundary (``neuroexapt.config.files``); constructing one of these in Python raises pydantic's own
+``ValidationError``, a ``ValueError`` that names every field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class DataConfig:
+    """Which images, and how they are split."""
+
+    source: str = "digits"  # "digits", or a Parquet file or folder, or a folder with one sub-folder per class
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15  # of what is not test; decides everything
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.2  # only where the source brings no test split
+    limit: PositiveInt | None = None  # use at most this many images for training and validation together
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class ModelConfig:
+    """The seed network."""
+
+    source: str = "resnet"  # "resnet", "mlp", or "package.module:function" (called with in_channels, num_classes)
+    options: dict[str, Any] = Field(default_factory=dict)  # keyword arguments of the built-in or the function
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class TrainConfig:
+    """How the weights are trained."""
+
+    epochs: PositiveInt = 30
+    batch_size: PositiveInt = 64  # samples per optimizer update
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 3e-3  # peak, after warm-up
+    weight_decay: NonNegativeFloat = 0.01  # not applied to biases and norm parameters
+    momentum: Fraction = 0.9  # of SGD
+    warmup_epochs: NonNegativeFloat = 1.0
+    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to 1 % of the peak
+    clip_norm: PositiveFloat | None = 5.0  # largest gradient norm, or null for none
+    label_smoothing: Fraction = 0.0
+    checkpoint_every: PositiveInt = 1  # epochs; a checkpoint waits for a running trial to end
+    max_bad_batches: PositiveInt = 3  # non-finite batches in a row before the run stops
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class MorphogenesisConfig:
+    """When, where and how much the network changes, and what it may cost."""
+
+    kinds: tuple[str, ...] = ("Widen", "InsertLayer")  # mutation kinds that are on
+    policy: Literal["evidence", "uniform"] = "evidence"  # evidence per added FLOP, or every place in turn
+    first_epoch: NonNegativeInt = 2  # no event before this many epochs
+    last_epoch: PositiveInt | None = None  # no event after this epoch
+    interval_epochs: PositiveInt = 3  # an event every so many epochs
+    plateau_epochs: PositiveInt = 3  # or when the validation loss has not improved for so many
+    plateau_min_delta: NonNegativeFloat = 0.01  # what counts as an improvement, as a fraction of the best loss
+    trial_epochs: PositiveInt = 1  # length of the trial, and of the control that it is compared with
+    min_gain: float = 0.0  # nats of validation loss that an edit must bring against its control
+    ban_epochs: NonNegativeInt = 9  # an edit that was rolled back is not proposed again for so many epochs
+    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 1.5  # new width over old width, per event
+    max_events: NonNegativeInt = 6  # accepted edits; 0 turns morphogenesis off
+    max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
+    max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
+    evidence_samples: PositiveInt = 512  # training samples that a score may read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class GrowConfig:
+    """Everything that ``neuroexapt grow`` reads."""
+
+    seed: NonNegativeInt = 0
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    morphogenesis: MorphogenesisConfig = Field(default_factory=MorphogenesisConfig)
