@@ -1,0 +1,138 @@
+"""Running the user's own ``forward`` on fake tensors, with nothing of the model's size allocated.
+
+Every ``(module, name)`` slot of a parameter or buffer holds a fake for the duration and its own tensor again after it,
+whatever happens. Fakes are made from sizes and strides alone, so no weak reference to a parameter remains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_map
+
+from neuroexapt.errors import TraceError
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleInputs:
+    """Arguments for one call of ``forward``."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @staticmethod
+    def of(inputs: Any) -> ExampleInputs:
+        """Reads a tensor, a tuple of positional or a dictionary of keyword arguments."""
+        if isinstance(inputs, ExampleInputs):
+            return inputs
+        if isinstance(inputs, dict):
+            return ExampleInputs((), dict(inputs))
+        if isinstance(inputs, (tuple, list)):
+            return ExampleInputs(tuple(inputs), {})
+        return ExampleInputs((inputs,), {})
+
+    def call(self, model: nn.Module) -> Any:
+        """Runs the model on these inputs."""
+        return model(*self.args, **self.kwargs)
+
+
+def canonical_names(model: nn.Module) -> dict[int, str]:
+    """Returns the first name of every parameter and buffer by the tensor's id; tied tensors have one name."""
+    names: dict[int, str] = {}
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        names.setdefault(id(tensor), name)
+    return names
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Returns every parameter and buffer once, by its first name."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@contextlib.contextmanager
+def faked(
+    model: nn.Module, mode: FakeTensorMode, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Puts fakes into every slot; yields them by canonical name.
+
+    Args:
+        model: The model; its slots are restored on exit.
+        mode: The fake mode that the fakes belong to.
+        shapes: Other sizes for some of them, by canonical name.
+    """
+    names, fakes, slots = canonical_names(model), {}, []
+    with mode:
+        for name, tensor in named_tensors(model).items():
+            fakes[name] = _fake_like(tensor, (shapes or {}).get(name))
+    try:
+        for module in model.modules():
+            for store in (module._parameters, module._buffers):
+                for key, tensor in list(store.items()):
+                    if tensor is not None:
+                        slots.append((store, key, tensor))
+                        store[key] = fakes[names[id(tensor)]]  # type: ignore[assignment]
+        yield fakes
+    finally:
+        for store, key, tensor in slots:
+            store[key] = tensor  # type: ignore[assignment]
+
+
+def _fake_like(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+    if shape is None or tuple(shape) == tuple(tensor.shape):
+        fake = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    else:
+        fake = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(fake, requires_grad=tensor.requires_grad)
+    return fake
+
+
+@contextlib.contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Puts the model into train or eval mode and every module back into its own afterwards."""
+    before = [(module, module.training) for module in model.modules()]
+    model.train(training)
+    try:
+        yield
+    finally:
+        for module, was_training in before:
+            module.training = was_training
+
+
+@contextlib.contextmanager
+def _plain_paths() -> Iterator[None]:
+    """Switches fused inference paths off, which hide operators, and keeps the global generators."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextlib.contextmanager
+def fake_forward(
+    model: nn.Module, inputs: ExampleInputs, training: bool, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Iterator[tuple[dict[str, Tensor], ExampleInputs, FakeTensorMode]]:
+    """Prepares everything for one fake run: yields the fakes, the fake inputs and the mode."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with faked(model, mode, shapes) as fakes, in_mode(model, training), _plain_paths(), mode:
+        fake_args, fake_kwargs = tree_map(
+            lambda x: _fake_like(x, None) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
+        )
+        yield fakes, ExampleInputs(fake_args, fake_kwargs), mode
+
+
+def forward_error(model: nn.Module, error: Exception) -> TraceError:
+    """Returns the error to raise when the user's ``forward`` failed; it shows what the model itself said."""
+    return TraceError(
+        f"{type(model).__name__}: forward failed on the example inputs with {type(error).__name__}: {error}. "
+        "Give inputs that the model accepts, or mend its forward."
+    )

@@ -1,0 +1,119 @@
+"""The answer of a trace: everything that can be asked about a model's axes. It never edits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from neuroexapt.errors import InputError
+from neuroexapt.graph.cost import Cost
+from neuroexapt.graph.fakes import ExampleInputs
+from neuroexapt.graph.groups import ChannelGroup, build_groups
+from neuroexapt.graph.positions import sources
+from neuroexapt.graph.recorder import ModuleCall
+from neuroexapt.graph.rehearsal import Shapes, rehearse, unresizable
+from neuroexapt.graph.resize import AttributeEdit, new_attributes, new_shapes
+from neuroexapt.graph.space import Space, leaves
+from neuroexapt.graph.values import Role, Value
+
+
+class ModelGraph:
+    """The axes of a model.
+
+    Attributes:
+        model: The traced model, untouched.
+        inputs: The example inputs.
+        cost: Parameters, FLOPs and activation bytes on these inputs.
+        parameters: Index spaces of every parameter and buffer, by canonical name.
+        calls: Every execution of a module in eval mode, in order.
+        unknown_operators: Operators without a rule and why they pinned what they touched.
+        notes: What the user should know about this trace.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        inputs: ExampleInputs,
+        parameters: dict[str, Value],
+        roles: dict[tuple[str, int], set[Role]],
+        calls: tuple[ModuleCall, ...],
+        cost: Cost,
+        output_shapes: Shapes,
+        unknown_operators: dict[str, str],
+        notes: tuple[str, ...],
+    ) -> None:
+        self.model = model
+        self.inputs = inputs
+        self.parameters = parameters
+        self.calls = calls
+        self.cost = cost
+        self.unknown_operators = unknown_operators
+        self.notes = notes
+        self.roles = roles
+        self._output_shapes = output_shapes
+
+    @cached_property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        """All channel groups, in the order of the parameters."""
+        return build_groups(self.parameters, self.roles, self._refusal)
+
+    def group(self, name: str) -> ChannelGroup:
+        """Returns a group by its name, or by ``parameter[dim]`` or the module path of any of its producers.
+
+        Raises:
+            InputError: No group, or more than one, goes by that name.
+        """
+        by_name = {group.name: group for group in self.groups}
+        if name in by_name:
+            return by_name[name]
+        found = [g for g in self.groups if name in g.producers or any(f"{m.path}[{m.dim}]" == name for m in g.members)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(by_name)
+        problem = f"several groups ({', '.join(g.name for g in found)})" if found else "no group"
+        raise InputError(f"{name}: {problem} by that name. Known are {known}.")
+
+    def explain(self, path: str, dim: int) -> str:
+        """Says in words which groups a parameter dimension belongs to and what keeps them from changing."""
+        if path not in self.parameters or not 0 <= dim < len(self.parameters[path].dims):
+            raise InputError(f"{path}[{dim}]: no such parameter dimension in {type(self.model).__name__}.")
+        inside = set(leaves(self.parameters[path].dims[dim]))
+        lines = [f"{g.name}: {g.reason or 'free'}" for g in self.groups if g.leaf in inside]
+        return "; ".join(lines) or f"{path}[{dim}]: not a channel axis"
+
+    def sources(self, path: str, edits: Mapping[Space, Tensor]) -> tuple[Tensor | None, ...]:
+        """For each dimension of a parameter, where its indices come from after the edits; ``None`` where unchanged."""
+        result: list[Tensor | None] = []
+        for space in self.parameters[path].dims:
+            touched = any(leaf in edits for leaf in leaves(space))
+            result.append(sources(space, edits) if touched else None)
+        return tuple(result)
+
+    def shapes_at(self, sizes: dict[Space, int]) -> dict[str, tuple[int, ...]]:
+        """Returns the new shape of every parameter that these leaf sizes change."""
+        return new_shapes(self.parameters, sizes)
+
+    def attributes_at(self, sizes: dict[Space, int]) -> tuple[AttributeEdit, ...]:
+        """Returns the module attributes that these leaf sizes change."""
+        return new_attributes(self.model, self.parameters, sizes)
+
+    def rehearse(self, sizes: dict[Space, int]) -> str:
+        """Runs the forward on fakes of these sizes; returns why it fails, or ``""``."""
+        return rehearse(self.model, self.inputs, self.parameters, sizes, self._output_shapes)
+
+    def freeze(self, group: ChannelGroup, reason: str) -> None:
+        """Pins a group, for example because a self-test found it wrong."""
+        group.leaf.pin_reason = reason
+        for name in ("groups", "_unresizable"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _unresizable(self) -> dict[Space, str]:
+        free = [g.leaf for g in self.groups if not g.pin_reason]
+        return unresizable(free, self.rehearse)
+
+    def _refusal(self, group: ChannelGroup) -> str:
+        return self._unresizable.get(group.leaf, "")

@@ -1,0 +1,142 @@
+"""The dispatch mode that runs the rule of every operator while the user's ``forward`` runs.
+
+Memory: one ``Value`` per tensor of one forward pass; the tensors kept alive (so that their ids stay unique) are fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name
+from neuroexapt.graph.space import Space, pin
+from neuroexapt.graph.values import Call, NotUnderstood, Role, Value, bind, fresh_dims, view_of
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleCall:
+    """One execution of a module: its single tensor output, if it has one, and what made that."""
+
+    path: str
+    output: Value | None
+    shape: tuple[int, ...]
+    is_floating_point: bool
+    producer: str  # operator that made the output, e.g. "aten.relu"
+
+
+class Recorder(TorchDispatchMode):
+    """Follows index spaces, roles of parameters, FLOPs and activation bytes through one forward pass."""
+
+    def __init__(self, module_stack: Callable[[], str], parameters: dict[str, Value]) -> None:
+        super().__init__()
+        self.parameters = parameters
+        self.roles: dict[tuple[str, int], set[Role]] = {}
+        self.unknown: dict[str, str] = {}  # operator -> reason
+        self.flops: dict[str, int] = {}  # module path -> FLOPs of the operators that it called itself
+        self.reached: set[str] = set()  # parameters and buffers that some operator read
+        self.activation_bytes = 0
+        self._module = module_stack
+        self._values: dict[int, Value] = {}
+        self._producers: dict[int, str] = {}
+        self._alive: list[Tensor] = []
+
+    def introduce(self, tensor: Tensor, value: Value) -> None:
+        """Tells the recorder what a tensor is before it is used."""
+        self._values[id(tensor)] = value
+        self._alive.append(tensor)
+
+    def value(self, tensor: Tensor) -> Value:
+        """Returns what is known of a tensor; one that came from nowhere is pinned."""
+        if id(tensor) not in self._values:
+            reason = "a tensor that is neither parameter, buffer nor input"
+            self.introduce(tensor, Value(fresh_dims(tensor, reason)))
+        return self._values[id(tensor)]
+
+    def producer(self, tensor: Tensor) -> str:
+        """Returns the operator that made a tensor, or ``""``."""
+        return self._producers.get(id(tensor), "")
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operator on fakes, then its rule."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if outputs and isinstance(func, torch._ops.OpOverload):
+            self._count(func, args, kwargs, result, outputs)
+            self._follow(func, bind(func, args, kwargs), outputs)
+        return result
+
+    def _count(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, outputs: list[Tensor]) -> None:
+        formula = flop_registry.get(func._overloadpacket)
+        module = self._module()
+        if formula is not None:
+            self.flops[module] = self.flops.get(module, 0) + int(formula(*args, **kwargs, out_val=result))
+        if not any(r.alias_info is not None for r in func._schema.returns):
+            self.activation_bytes += sum(o.numel() * o.element_size() for o in outputs)
+
+    def _follow(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> None:
+        name = base_name(func._schema.name.split("::")[1])
+        operator = f"{func.namespace}.{name}"
+        operands = [t for t in tree_leaves(list(arguments.values())) if isinstance(t, Tensor)]
+        for tensor in operands:
+            name_read = self.value(tensor).parameter
+            if name_read is not None:
+                self.reached.add(name_read)
+        call = Call(operator, self._module(), arguments, outputs, self._values, self.roles, self.parameters)
+        try:
+            values = self._apply_rule(name if func.namespace == "aten" else "", call, operands)
+        except NotUnderstood as error:
+            values = self._pin_all(call, operands, str(error))
+        for output, value in zip(outputs, values, strict=True):
+            self._set(output, value, operator)
+
+    def _apply_rule(self, name: str, call: Call, operands: list[Tensor]) -> list[Value]:
+        if name in VIEW_RULES:
+            maps = VIEW_RULES[name](call)
+            base = self.value(operands[0])
+            return [view_of(base, m.dims, m.sources) for m in (maps if isinstance(maps, list) else [maps])]
+        if name not in RULES:
+            raise NotUnderstood("no rule for this operator")
+        dims = RULES[name](call)
+        derived = self._derived_from(operands)
+        per_output: list[Sequence[Space]] = dims if _is_list_of_dims(dims) else [dims]  # type: ignore[list-item]
+        values = [Value(tuple(d), derived_from=derived) for d in per_output]
+        for extra in call.outputs[len(values) :]:
+            values.append(Value(fresh_dims(extra, f"a further output of {call.operator}"), derived_from=derived))
+        return values
+
+    def _derived_from(self, operands: list[Tensor]) -> frozenset[str]:
+        sources = [self.value(t).derived_from for t in operands]
+        return frozenset().union(*sources) if sources and all(sources) else frozenset()
+
+    def _pin_all(self, call: Call, operands: list[Tensor], why: str) -> list[Value]:
+        reason = f"{call.operator} in {call.module or 'the model'}: {why}"
+        self.unknown.setdefault(call.operator, why)
+        for tensor in operands:
+            for space in self.value(tensor).dims:
+                pin(space, reason)
+        derived = self._derived_from(operands)
+        return [Value(fresh_dims(o, reason), derived_from=derived) for o in call.outputs]
+
+    def _set(self, output: Tensor, value: Value, operator: str) -> None:
+        if [space.size for space in value.dims] != list(output.shape):
+            reason = f"{operator}: the rule gives sizes {[s.size for s in value.dims]} for {list(output.shape)}"
+            for space in value.dims:
+                pin(space, reason)
+            value = Value(fresh_dims(output, reason), derived_from=value.derived_from)
+        self._values[id(output)] = value
+        self._producers[id(output)] = operator
+        self._alive.append(output)
+
+
+def _is_list_of_dims(dims: Any) -> bool:
+    return isinstance(dims, list) and len(dims) > 0 and not isinstance(dims[0], Space)

@@ -1,0 +1,71 @@
+"""Normalisations: per channel (batch norm) or reading across an axis (layer, group, RMS norm)."""
+
+from __future__ import annotations
+
+from neuroexapt.graph.rules.registry import RuleResult, rule
+from neuroexapt.graph.space import product, split_major, unify
+from neuroexapt.graph.values import Call, NotUnderstood, Role, fresh_dims
+
+_BATCH_NORM_ROLES = {
+    "weight": Role.NORM_GAIN,
+    "bias": Role.SHIFT,
+    "running_mean": Role.MEAN,
+    "running_var": Role.VARIANCE,
+}
+
+
+@rule(
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "_native_batch_norm_legit_functional",
+    "_batch_norm_with_update",
+    "_batch_norm_no_update",
+    "cudnn_batch_norm",
+    "miopen_batch_norm",
+)
+def batch_norm(call: Call) -> RuleResult:
+    """Statistics over batch and positions, one per channel (Ioffe & Szegedy 2015): channels stay independent."""
+    x = call["input"]
+    channels = call.dims(x)[1]
+    for name, role in _BATCH_NORM_ROLES.items():
+        tensor = call.get(name)
+        if tensor is not None and tensor.shape[0] != 1:
+            unify(call.dims(tensor)[0], channels)
+            call.role(tensor, 0, role)
+    per_channel = [(channels,) if o.shape == (x.shape[1],) else fresh_dims(o) for o in call.outputs[1:]]
+    return [call.dims(x), *per_channel]
+
+
+@rule("native_layer_norm", "_fused_rms_norm", "rms_norm")
+def layer_norm(call: Call) -> RuleResult:
+    """Statistics across the normalised dimensions (Ba et al. 2016): new units change all old ones."""
+    x, rank = call["input"], len(call["normalized_shape"])
+    normalised = call.dims(x)[-rank:]
+    call.reads_across(normalised)
+    for name, role in (("weight", Role.NORM_GAIN), ("bias", Role.SHIFT)):
+        tensor = call.get(name)
+        if tensor is not None:
+            for dim, space in enumerate(call.dims(tensor)):
+                if tensor.shape[dim] != 1:
+                    unify(space, normalised[dim])
+                    call.role(tensor, dim, role)
+    return [call.dims(x), *(fresh_dims(o, "statistics of a norm") for o in call.outputs[1:])]
+
+
+@rule("native_group_norm")
+def group_norm(call: Call) -> RuleResult:
+    """Statistics across the channels of a group (Wu & He 2018)."""
+    x, groups = call["input"], call["group"]
+    channels = call.dims(x)[1]
+    halves = split_major([channels], groups)
+    if halves is None:
+        raise NotUnderstood(f"{x.shape[1]} channels in {groups} groups")
+    call.reads_across([product(halves[1])])
+    call.pins([product(halves[0])] if groups > 1 else [], "the number of groups is a setting of the norm")
+    for name, role in (("weight", Role.NORM_GAIN), ("bias", Role.SHIFT)):
+        tensor = call.get(name)
+        if tensor is not None and tensor.shape[0] != 1:
+            unify(call.dims(tensor)[0], channels)
+            call.role(tensor, 0, role)
+    return [call.dims(x), *(fresh_dims(o, "statistics of a norm") for o in call.outputs[1:])]

@@ -1,0 +1,60 @@
+"""The table of operator rules: one function an operator, looked up by the operator's base name.
+
+A rule takes a ``Call`` and returns either the spaces of the first output (all others then get pinned spaces of their
+own), or a list with the spaces of every output tensor. In-place variants (``add_``) share the rule of their operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from neuroexapt.graph.space import Space
+from neuroexapt.graph.values import Call
+
+Dims = Sequence[Space]
+RuleResult = Dims | list[Dims]
+Rule = Callable[[Call], RuleResult]
+
+
+@dataclass(frozen=True, slots=True)
+class DimensionMap:
+    """Wrapper result of a view rule: output spaces plus which input dimensions each output dimension runs over."""
+
+    dims: tuple[Space, ...]
+    sources: tuple[frozenset[int], ...]
+
+
+ViewRule = Callable[[Call], DimensionMap | list[DimensionMap]]
+
+RULES: dict[str, Rule] = {}
+VIEW_RULES: dict[str, ViewRule] = {}
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Registers a rule for operators such as ``"convolution"``."""
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            RULES[operator] = function
+        return function
+
+    return register
+
+
+def view_rule(*operators: str) -> Callable[[ViewRule], ViewRule]:
+    """Registers a rule for operators that only look at their first tensor in another way."""
+
+    def register(function: ViewRule) -> ViewRule:
+        for operator in operators:
+            VIEW_RULES[operator] = function
+        return function
+
+    return register
+
+
+def base_name(operator: str) -> str:
+    """Returns the name under which an operator's rule is kept: ``add_`` -> ``add``, ``_softmax`` stays."""
+    if operator in RULES or operator in VIEW_RULES:
+        return operator
+    return operator[:-1] if operator.endswith("_") and not operator.startswith("__") else operator
