@@ -1,0 +1,33 @@
+"""Draws a run's pictures and writes them as PNG."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+from neuroexapt.report.atomic import write_atomically
+from neuroexapt.report.plots.curves import plot_curves
+from neuroexapt.report.plots.gains import plot_gains
+from neuroexapt.report.plots.structure import plot_structure
+from neuroexapt.report.summary import RunSummary
+
+DOTS_PER_INCH = 110
+
+_PLOTS = {"curves": plot_curves, "structure": plot_structure, "gains": plot_gains}
+
+
+def save_plots(summary: RunSummary, folder: Path) -> dict[str, Path]:
+    """Writes ``curves.png``, ``structure.png`` and ``gains.png``, and returns their paths by name, in that order.
+
+    A picture that would be empty (no epoch yet, no growth event) is not drawn and not in the result.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, plot in _PLOTS.items():
+        if not (summary.growth if name == "gains" else summary.main_line):
+            continue
+        content = BytesIO()
+        plot(summary).savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+        paths[name] = folder / f"{name}.png"
+        write_atomically(paths[name], content.getvalue())
+    return paths

@@ -1,0 +1,85 @@
+"""Numbers as people read them, each with its unit; report and terminal say the same quantity the same way."""
+
+from __future__ import annotations
+
+import math
+
+_DECIMAL_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def in_count(number: int) -> str:
+    """Returns a whole number with thousands separated: ``12,345``."""
+    return f"{number:,}"
+
+
+def in_change(number: int) -> str:
+    """Returns a whole number with its sign: ``+936``."""
+    return f"{number:+,}"
+
+
+def in_percent(fraction: float) -> str:
+    """Returns a fraction in [0, 1] as ``97.8 %``."""
+    return f"{100 * fraction:.1f} %"
+
+
+def in_relative_change(change: float, base: float) -> str:
+    """Returns a change as a share of ``base``: ``+12 %``; one decimal below 10 %; ``+0.0 %`` where the base is 0."""
+    share = 100 * change / base if base else 0.0
+    return f"{share:+.0f} %" if abs(share) >= 10 else f"{share:+.1f} %"
+
+
+def decimal_scale(number: float) -> tuple[float, str]:
+    """Returns the power of a thousand that suits ``number``, and its SI prefix."""
+    return next(((size, prefix) for size, prefix in _DECIMAL_PREFIXES if abs(number) >= size), (1.0, ""))
+
+
+def in_flops(flops: float) -> str:
+    """Returns floating-point operations with three digits: ``1.23 GFLOP``."""
+    rounded = float(f"{flops:.3g}")  # first, so that 999,900 is not 1000 k but 1 M
+    scale, prefix = decimal_scale(rounded)
+    return f"{rounded / scale:.3g} {prefix}FLOP"
+
+
+def in_flops_range(start: float, end: float) -> str:
+    """Returns two amounts of floating-point operations, the unit said once where it is the same."""
+    first, last = in_flops(start), in_flops(end)
+    number, _, unit = first.partition(" ")
+    return f"{number if last.endswith(' ' + unit) else first} → {last}"
+
+
+def in_bytes(num_bytes: int) -> str:
+    """Returns a size in MiB below 1 GiB, in GiB from there on."""
+    mebibytes = num_bytes / 2**20
+    return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
+
+
+def in_time(seconds: float) -> str:
+    """Returns a duration in its two largest units: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if not math.isfinite(seconds):
+        return "unknown time"
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_loss(loss: float) -> str:
+    """Returns a loss in nats with three decimals."""
+    return f"{loss:.3f}"
+
+
+def in_gain(gain: float) -> str:
+    """Returns a gain in nats with its sign; below 0.0005 in powers of ten, so that small never reads as nothing."""
+    return f"{gain:+.1e}" if 0 < abs(gain) < 5e-4 else f"{gain:+.3f}"
+
+
+def in_magnitude(value: float) -> str:
+    """Returns a value whose order of magnitude matters: ``1.2e-07``, and plain ``0`` where it is exactly that."""
+    return "0" if value == 0 else f"{value:.1e}"
+
+
+def in_number_of(number: int, singular: str, plural: str | None = None) -> str:
+    """Returns a count with its noun: ``1 edit``, ``5 edits``."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

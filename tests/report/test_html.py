@@ -1,0 +1,90 @@
+import re
+
+import pytest
+
+from neuroexapt.errors import InputError
+from neuroexapt.events import BatchRecovered, RunFinished, RunResumed
+from neuroexapt.report import JournalWriter, write_report
+
+
+def written(folder, events) -> str:
+    writer = JournalWriter(folder / "journal.jsonl")
+    for event in events:
+        writer.send(event)
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    return path.read_text()
+
+
+def test_the_report_needs_nothing_but_itself(make_grown_run, tmp_path):
+    page = written(tmp_path, make_grown_run(num_epochs=12).events)
+    assert "http:" not in page
+    assert "https:" not in page
+    assert "<script" not in page
+    assert "<link" not in page
+    assert "url(" not in page
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) == 3
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+
+
+def test_the_report_tells_the_run_in_order(make_grown_run, tmp_path):
+    page = written(tmp_path, make_grown_run(num_epochs=12).events)
+    parts = [
+        "grew to 6,682 in 2 accepted edits (1 rolled back)",
+        "Test accuracy",
+        "Compute spent",
+        "Loss and accuracy over compute",
+        "What each edit promised",
+        "Growth events",
+        "rolled back</span>",
+        "How it was run",
+        "neuroexapt grow --out runs/digits",
+        "Configuration",
+        "The test data decided nothing",
+    ]
+    places = [page.index(part) for part in parts]
+    assert places == sorted(places)
+
+
+def test_markup_in_a_description_stays_text(make_grown_run, tmp_path):
+    page = written(tmp_path, make_grown_run(description="<script>alert('x')</script>", num_epochs=6).events)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_an_unfinished_run_makes_a_report_that_claims_no_test(make_grown_run, tmp_path):
+    events = [event for event in make_grown_run(num_epochs=12).events if not isinstance(event, RunFinished)]
+    page = written(tmp_path, events)
+    assert "nothing has been tested" in page
+    assert "Validation accuracy" in page
+
+
+def test_a_run_that_has_only_begun_makes_a_report_too(make_run, tmp_path):
+    page = written(tmp_path, make_run().events)
+    assert "has not finished an epoch yet" in page
+    assert "No edit was proposed" in page
+
+
+def test_faults_and_resumes_are_told(make_run, tmp_path):
+    run = make_run()
+    run.epoch(1)
+    run.events += [
+        RunResumed(epoch=1, path="checkpoints/epoch-0001"),
+        BatchRecovered(epoch=2, step=17, fault="out of memory", action="batch halved"),
+    ]
+    page = written(tmp_path, run.events)
+    assert "1 time" in page
+    assert "epoch 2, step 17: out of memory; batch halved" in page
+
+
+def test_a_second_report_replaces_the_first_and_leaves_nothing_else(make_grown_run, tmp_path):
+    first = written(tmp_path, make_grown_run(num_epochs=2).events)
+    assert write_report(tmp_path).read_text() == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.jsonl", "plots", "report.html"]
+
+
+def test_a_folder_without_a_journal_is_refused_and_left_as_it_was(tmp_path):
+    with pytest.raises(InputError, match="no journal there"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
