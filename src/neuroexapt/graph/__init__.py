@@ -1,14 +1,14 @@
 """Reading a model: index spaces over the user's own forward, channel groups, cost."""
 
 from neuroexapt.graph.cost import Cost
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors
+from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup, Member
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.permutation import distrusted_groups, permutation_error, relative_change
 from neuroexapt.graph.positions import NEW
 from neuroexapt.graph.recorder import ModuleCall
 from neuroexapt.graph.resize import AttributeEdit
-from neuroexapt.graph.space import Space
+from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
 
@@ -28,5 +28,7 @@ __all__ = [
     "named_tensors",
     "permutation_error",
     "relative_change",
+    "resolve",
+    "slots_holding",
     "trace",
 ]

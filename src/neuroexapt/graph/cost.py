@@ -12,7 +12,7 @@ class Cost:
 
     Attributes:
         num_parameters: Elements of all parameters, tied ones once.
-        flops: Floating-point operations, a multiply-add counted as two, by the formulas of ``torch.utils.flop_counter``.
+        flops: Floating-point operations, a multiply-add as two, by the formulas of ``torch.utils.flop_counter``.
         activation_bytes: Bytes of the results of all operators that do not return a view.
         batch_size: First dimension of the first tensor input.
         flops_by_module: FLOPs of the operators that each module called itself, by path.

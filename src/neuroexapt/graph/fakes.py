@@ -56,6 +56,28 @@ def named_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 @contextlib.contextmanager
+def slots_holding(model: nn.Module, replacements: Mapping[str, Tensor]) -> Iterator[None]:
+    """Puts other tensors into the slots of parameters and buffers, by canonical name, and the own ones back on exit.
+
+    The user's tensors are never written to, so nothing that happens inside can change them.
+    """
+    names = canonical_names(model)
+    slots: list[tuple[dict[str, Any], str, Tensor]] = []
+    try:
+        for module in model.modules():
+            stores: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for store in stores:
+                for key, tensor in list(store.items()):
+                    if tensor is not None and names[id(tensor)] in replacements:
+                        slots.append((store, key, tensor))
+                        store[key] = replacements[names[id(tensor)]]
+        yield
+    finally:
+        for store, key, tensor in slots:
+            store[key] = tensor
+
+
+@contextlib.contextmanager
 def faked(
     model: nn.Module, mode: FakeTensorMode, shapes: Mapping[str, tuple[int, ...]] | None = None
 ) -> Iterator[dict[str, Tensor]]:
@@ -66,21 +88,10 @@ def faked(
         mode: The fake mode that the fakes belong to.
         shapes: Other sizes for some of them, by canonical name.
     """
-    names, fakes, slots = canonical_names(model), {}, []
     with mode:
-        for name, tensor in named_tensors(model).items():
-            fakes[name] = _fake_like(tensor, (shapes or {}).get(name))
-    try:
-        for module in model.modules():
-            for store in (module._parameters, module._buffers):
-                for key, tensor in list(store.items()):
-                    if tensor is not None:
-                        slots.append((store, key, tensor))
-                        store[key] = fakes[names[id(tensor)]]  # type: ignore[assignment]
+        fakes = {name: _fake_like(tensor, (shapes or {}).get(name)) for name, tensor in named_tensors(model).items()}
+    with slots_holding(model, fakes):
         yield fakes
-    finally:
-        for store, key, tensor in slots:
-            store[key] = tensor  # type: ignore[assignment]
 
 
 def _fake_like(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:

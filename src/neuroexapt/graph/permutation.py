@@ -6,19 +6,19 @@ A wrong tie, or a missed one, shows at once; so a graph that passes on the real 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors
+from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup
 from neuroexapt.graph.model_graph import ModelGraph
 
 
 def permutation_error(graph: ModelGraph, generator: torch.Generator, groups: Sequence[ChannelGroup]) -> float:
-    """Permutes all given groups at once, runs the model in eval mode, and puts every tensor back to the bit.
+    """Permutes all given groups at once, and runs the model in eval mode; its own tensors are not written to.
 
     Returns:
         Largest change of any output element relative to the largest output element.
@@ -68,23 +68,17 @@ def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
     return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
-@contextlib.contextmanager
-def _permuted(graph: ModelGraph, generator: torch.Generator, groups: Sequence[ChannelGroup]) -> Iterator[None]:
+def _permuted(
+    graph: ModelGraph, generator: torch.Generator, groups: Sequence[ChannelGroup]
+) -> contextlib.AbstractContextManager[None]:
     edits = {g.leaf: torch.randperm(g.size, generator=generator) for g in groups}
-    tensors = named_tensors(graph.model)
-    saved: dict[str, Tensor] = {}
-    try:
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                maps = graph.sources(name, edits)
-                if any(m is not None for m in maps):
-                    saved[name] = tensor.detach().clone()
-                    tensor.copy_(gathered(saved[name], maps))
-        yield
-    finally:
-        with torch.no_grad():
-            for name, old in saved.items():
-                tensors[name].copy_(old)
+    permuted: dict[str, Tensor] = {}
+    for name, tensor in named_tensors(graph.model).items():
+        maps = graph.sources(name, edits)
+        if any(m is not None for m in maps):
+            values = gathered(tensor.detach(), maps)
+            permuted[name] = nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+    return slots_holding(graph.model, permuted)
 
 
 def gathered(tensor: Tensor, maps: Sequence[Tensor | None]) -> Tensor:

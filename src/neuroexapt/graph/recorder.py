@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Recorder(TorchDispatchMode):
     """Follows index spaces, roles of parameters, FLOPs and activation bytes through one forward pass."""
 
     def __init__(self, module_stack: Callable[[], str], parameters: dict[str, Value]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.parameters = parameters
         self.roles: dict[tuple[str, int], set[Role]] = {}
         self.unknown: dict[str, str] = {}  # operator -> reason
@@ -75,7 +75,9 @@ class Recorder(TorchDispatchMode):
             self._follow(func, bind(func, args, kwargs), outputs)
         return result
 
-    def _count(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, outputs: list[Tensor]) -> None:
+    def _count(
+        self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, outputs: list[Tensor]
+    ) -> None:
         formula = flop_registry.get(func._overloadpacket)
         module = self._module()
         if formula is not None:
@@ -108,8 +110,8 @@ class Recorder(TorchDispatchMode):
             raise NotUnderstood("no rule for this operator")
         dims = RULES[name](call)
         derived = self._derived_from(operands)
-        per_output: list[Sequence[Space]] = dims if _is_list_of_dims(dims) else [dims]  # type: ignore[list-item]
-        values = [Value(tuple(d), derived_from=derived) for d in per_output]
+        per_output = list(dims) if _is_list_of_dims(dims) else [dims]
+        values = [Value(tuple(cast(Sequence[Space], d)), derived_from=derived) for d in per_output]
         for extra in call.outputs[len(values) :]:
             values.append(Value(fresh_dims(extra, f"a further output of {call.operator}"), derived_from=derived))
         return values

@@ -54,6 +54,8 @@ def rehearse(
             torch.no_grad(),
         ):
             found = output_shapes(fake_inputs.call(model))
+    except MemoryError:
+        raise
     except Exception as error:
         return f"the forward fails at another size: {type(error).__name__}: {_first_line(error)}"
     return "" if found == expected else f"the output would change its shape from {expected} to {found}"
@@ -68,9 +70,7 @@ def unresizable(leaves: Sequence[Space], trial: Callable[[dict[Space, int]], str
     return _search(list(leaves), sizes, trial)
 
 
-def _search(
-    leaves: list[Space], sizes: dict[Space, int], trial: Callable[[dict[Space, int]], str]
-) -> dict[Space, str]:
+def _search(leaves: list[Space], sizes: dict[Space, int], trial: Callable[[dict[Space, int]], str]) -> dict[Space, str]:
     if not leaves:
         return {}
     why = trial({leaf: sizes[leaf] for leaf in leaves})

@@ -1,7 +1,7 @@
 """Index spaces: what one dimension of a tensor runs over.
 
-A space is a *leaf* (a bare set of indices), a *product* (row-major: ``flatten`` of C, H, W) or a *sum* (segments laid end
-to end: ``cat`` of a and b). Spaces that must be permuted and resized together are one space: ``unify`` merges them
+A space is a *leaf* (a bare set of indices), a *product* (row-major: ``flatten`` of C, H, W) or a *sum* (segments laid
+end to end: ``cat`` of a and b). Spaces that must be permuted and resized together are one space: ``unify`` merges them
 (union-find) and refines them where one side knows more structure than the other, so that ``view(C, H)`` of a leaf turns
 that leaf, for everybody who holds it, into a product. What cannot be reconciled is *pinned* with a reason: a pinned
 space is never edited, so the algebra fails closed.

@@ -1,7 +1,7 @@
 """What the tracer knows of a tensor, and of one call of an operator.
 
-A rule sees a ``Call``: arguments by the names of the operator's schema, the index spaces of every tensor among them, and
-the means to say what the operator does to spaces. It returns the spaces of the outputs.
+A rule sees a ``Call``: arguments by the names of the operator's schema, the index spaces of every tensor among them,
+and the means to say what the operator does to spaces. It returns the spaces of the outputs.
 """
 
 from __future__ import annotations

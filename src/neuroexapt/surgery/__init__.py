@@ -1,1 +1,22 @@
-"""Changing a model."""
+"""Changing a model: mutations as values, one writer, patches that can be taken back."""
+
+from neuroexapt.surgery.lineage import Lineage
+from neuroexapt.surgery.mutation import Mutation, parse
+from neuroexapt.surgery.mutations import MUTATIONS, InsertLayer, Widen
+from neuroexapt.surgery.patch import Patch
+from neuroexapt.surgery.plan import Plan
+from neuroexapt.surgery.surgeon import Surgeon, candidates, replay
+
+__all__ = [
+    "MUTATIONS",
+    "InsertLayer",
+    "Lineage",
+    "Mutation",
+    "Patch",
+    "Plan",
+    "Surgeon",
+    "Widen",
+    "candidates",
+    "parse",
+    "replay",
+]

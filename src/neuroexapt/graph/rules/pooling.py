@@ -17,6 +17,4 @@ def pooling(call: Call) -> RuleResult:
     tensor = call.get("self", call.get("input"))
     dims = call.dims(tensor)
     call.pins(dims[2:], "spatial extent")
-    return [
-        [*dims[:2], *(fresh(int(size), "spatial extent") for size in output.shape[2:])] for output in call.outputs
-    ]
+    return [[*dims[:2], *(fresh(int(size), "spatial extent") for size in output.shape[2:])] for output in call.outputs]

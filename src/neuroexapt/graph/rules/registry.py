@@ -13,7 +13,7 @@ from neuroexapt.graph.space import Space
 from neuroexapt.graph.values import Call
 
 Dims = Sequence[Space]
-RuleResult = Dims | list[Dims]
+RuleResult = Dims | Sequence[Dims]
 Rule = Callable[[Call], RuleResult]
 
 

@@ -1,0 +1,73 @@
+"""Hanging pieces on the user's own modules by an in-place class swap.
+
+A grafted module is an instance of a subclass of its own class, with the pieces in a child ``grafts`` that its output
+runs through. State-dict names, ``isinstance`` and attributes such as ``.weight`` stay the user's; the pieces add the
+keys ``<site>.grafts.<index>.<name in the piece>`` and nothing is renamed. Deep copies and pickles work.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from neuroexapt.errors import SurgeryError
+
+CHILD = "grafts"
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}  # one entry per class of the user's that was ever grafted
+
+
+class Grafted:
+    """Mixin of the generated classes: the user's forward, then the pieces."""
+
+    grafts: nn.ModuleList
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the module's own forward and sends its output through the pieces."""
+        output = super().forward(*args, **kwargs)  # type: ignore[misc]
+        for piece in self.grafts:
+            output = piece(output)
+        return output
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return _rebuild, (type(self).__mro__[2],), self.__dict__.copy()
+
+
+def attach(site: nn.Module, piece: nn.Module) -> None:
+    """Hangs a piece behind a module, after those that already hang there.
+
+    Raises:
+        SurgeryError: The module has an attribute of its own called ``grafts``.
+    """
+    if not isinstance(site, Grafted):
+        if hasattr(site, CHILD):
+            raise SurgeryError(f"{type(site).__name__} has an attribute {CHILD!r} of its own; rename it to graft here.")
+        site.__class__ = _grafted_class(type(site))
+        site.add_module(CHILD, nn.ModuleList())
+    getattr(site, CHILD).append(piece)
+
+
+def detach(site: nn.Module) -> None:
+    """Takes the last piece away; without any the module is of its own class again."""
+    grafts: nn.ModuleList = getattr(site, CHILD)
+    del grafts[len(grafts) - 1]
+    if not len(grafts):
+        del site._modules[CHILD]
+        site.__class__ = type(site).__mro__[2]
+
+
+def is_piece_path(path: str) -> bool:
+    """Whether a module path lies inside a graft."""
+    return f".{CHILD}" in f".{path}"
+
+
+def _grafted_class(base: type[nn.Module]) -> type[nn.Module]:
+    if base not in _CLASSES:
+        _CLASSES[base] = type(f"Grafted{base.__name__}", (Grafted, base), {"__module__": base.__module__})
+    return _CLASSES[base]
+
+
+def _rebuild(base: type[nn.Module]) -> nn.Module:
+    cls = _grafted_class(base)
+    return cls.__new__(cls)

@@ -1,0 +1,184 @@
+"""``Surgeon``: plan, apply, verify, and take back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from neuroexapt.errors import SurgeryError
+from neuroexapt.graph import ExampleInputs, ModelGraph, distrusted_groups, trace
+from neuroexapt.surgery.apply import write
+from neuroexapt.surgery.lineage import Lineage
+from neuroexapt.surgery.mutation import MAX_SEED, Mutation
+from neuroexapt.surgery.mutations import MUTATIONS
+from neuroexapt.surgery.patch import Patch
+from neuroexapt.surgery.plan import Plan, SliceSource
+from neuroexapt.surgery.undo import UndoLog
+from neuroexapt.surgery.verify import Observation, observe, tolerance_for
+
+logger = logging.getLogger(__name__)
+
+SELF_TEST_TOLERANCE = 1e-3  # a wrong axis moves outputs by their own size; rounding of deep float32 nets reaches 3e-4
+
+
+class Surgeon:
+    """Edits one model and its optimizer in place.
+
+    Every edit is all or nothing: planned on fake tensors, written with an undo log, verified by running the model on
+    the example inputs before and after; on any failure model and optimizer are as they were, to the bit. Call it
+    between ``optimizer.step()`` and the next forward.
+
+    Args:
+        model: Any module.
+        example_inputs: A tensor, tuple or dictionary of inputs; also the probe that edits are verified on.
+        optimizer: Whose state moves along, if there is one.
+        seed: Of all random entries, together with the number of edits before.
+    """
+
+    def __init__(
+        self, model: nn.Module, example_inputs: Any, optimizer: Optimizer | None = None, seed: int = 0
+    ) -> None:
+        self.model = model
+        self.inputs = ExampleInputs.of(example_inputs)
+        self.optimizer = optimizer
+        self.lineage = Lineage()
+        self._seed = seed
+        self._graph: ModelGraph | None = None
+        self._applied: list[Patch] = []
+
+    @property
+    def graph(self) -> ModelGraph:
+        """The graph of the model as it is now, self-tested by permuting every free axis."""
+        if self._graph is None:
+            self._graph = trace(self.model, self.inputs)
+            self._freeze_distrusted(self._graph)
+        return self._graph
+
+    def candidates(self, kinds: Sequence[str] | None = None, *, growth: float = 1.5) -> list[Mutation]:
+        """Returns every mutation that the model admits now."""
+        return candidates(self.graph, kinds, growth=growth)
+
+    def plan(self, mutation: Mutation) -> Plan:
+        """Returns what ``apply`` would change; changes nothing."""
+        return mutation.plan(self.graph, torch.Generator().manual_seed(self._next_seed()))
+
+    def apply(self, mutation: Mutation) -> Patch:
+        """Plans, applies and verifies one mutation.
+
+        Raises:
+            SurgeryError: It was refused or failed; everything is as it was.
+        """
+        return self._apply(mutation, self._next_seed(), verify=True)
+
+    def revert(self, patch: Patch) -> None:
+        """Takes an applied patch back: the tensors that it replaced return with their bytes of that moment.
+
+        Raises:
+            SurgeryError: It is not the latest patch that is still applied.
+        """
+        if not self._applied or self._applied[-1] is not patch:
+            raise SurgeryError(
+                f"{patch.description}: not the latest edit of this surgeon. Revert later edits first, in reverse order."
+            )
+        patch._undo.roll_back()
+        self._applied.pop()
+        self.lineage = Lineage(self.lineage.steps[:-1])
+        self._graph = None
+
+    def forget_patches(self) -> None:
+        """Gives up the possibility to revert, and with it the memory of the replaced tensors."""
+        self._applied.clear()
+
+    def _next_seed(self) -> int:
+        return (self._seed * 1_000_003 + len(self.lineage)) % MAX_SEED
+
+    def _apply(self, mutation: Mutation, seed: int, verify: bool) -> Patch:
+        before = self.graph
+        description = mutation.describe(before)
+        plan = mutation.plan(before, torch.Generator().manual_seed(seed))
+        names = {name for name, _ in self.model.named_parameters()}
+        seen = observe(self.model, self.inputs) if verify else None
+        log = UndoLog()
+        try:
+            write(self.model, self.optimizer, plan, log)
+            change = self._verified_change(description, seen) if seen is not None else 0.0
+            after = trace(self.model, self.inputs)
+            if verify:
+                self._freeze_distrusted(after)
+        except BaseException:
+            log.roll_back()
+            raise
+        patch = Patch(
+            mutation=mutation,
+            description=description,
+            seed=seed,
+            output_change=change,
+            verified_in_train_mode=seen is not None and seen.train is not None,
+            parameter_delta=after.cost.num_parameters - before.cost.num_parameters,
+            flop_delta=after.cost.flops_per_sample - before.cost.flops_per_sample,
+            sources={edit.path: SliceSource(edit.maps) for edit in plan.tensors},
+            added=tuple(name for name, _ in self.model.named_parameters() if name not in names),
+            _undo=log,
+        )
+        self._applied.append(patch)
+        self._graph = after
+        self.lineage = self.lineage.then(mutation, seed)
+        return patch
+
+    def _verified_change(self, description: str, before: Observation) -> float:
+        after = observe(self.model, self.inputs)
+        change, allowed = before.change_to(after), tolerance_for(before.eval)
+        if not change <= allowed:
+            raise SurgeryError(
+                f"{description}: changed the outputs by {change:.2e} relative, allowed are {allowed:.0e}. "
+                "The edit was taken back; please report the model."
+            )
+        return change
+
+    def _freeze_distrusted(self, graph: ModelGraph) -> None:
+        for group, error in distrusted_groups(graph, torch.Generator().manual_seed(0), SELF_TEST_TOLERANCE):
+            logger.warning("%s: permuting this axis changed the outputs by %.1e; it is frozen", group.name, error)
+            graph.freeze(group, f"the self-test failed: permuting it changed the outputs by {error:.1e}")
+
+
+def candidates(graph: ModelGraph, kinds: Sequence[str] | None = None, *, growth: float = 1.5) -> list[Mutation]:
+    """Returns every mutation that a model admits, as values.
+
+    Args:
+        graph: From ``trace``.
+        kinds: Names of kinds, all by default.
+        growth: New size over old size, for kinds that have a size.
+
+    Raises:
+        SurgeryError: A kind is unknown.
+    """
+    unknown = [kind for kind in kinds or () if kind not in MUTATIONS]
+    if unknown:
+        raise SurgeryError(f"kinds: unknown {', '.join(unknown)}; known are {', '.join(MUTATIONS)}.")
+    return [m for kind in kinds or MUTATIONS for m in MUTATIONS[kind].candidates(graph, growth=growth)]
+
+
+def replay(seed_model: nn.Module, lineage: Lineage, example_inputs: Any, optimizer: Optimizer | None = None) -> Surgeon:
+    """Applies a lineage to the seed model, in place: same keys, shapes and, on the same weights, outputs.
+
+    Structure only: nothing is verified numerically, because each step was when it was first made.
+
+    Returns:
+        A surgeon that goes on from there.
+
+    Raises:
+        SurgeryError: A step does not fit; the model is then grown up to that step, so build a fresh one.
+    """
+    surgeon = Surgeon(seed_model, example_inputs, optimizer)
+    for index, step in enumerate(lineage.steps):
+        try:
+            surgeon._apply(step.mutation, step.seed, verify=False)
+        except SurgeryError as error:
+            raise SurgeryError(f"lineage step {index}: {error} Was it made from another seed model?") from error
+    surgeon.forget_patches()
+    return surgeon
