@@ -49,7 +49,7 @@ class Surgeon:
         self.lineage = Lineage()
         self._seed = seed
         self._graph: ModelGraph | None = None
-        self._applied: list[Patch] = []
+        self._applied: list[tuple[Patch, ModelGraph]] = []  # with the graph before
 
     @property
     def graph(self) -> ModelGraph:
@@ -81,14 +81,13 @@ class Surgeon:
         Raises:
             SurgeryError: It is not the latest patch that is still applied.
         """
-        if not self._applied or self._applied[-1] is not patch:
+        if not self._applied or self._applied[-1][0] is not patch:
             raise SurgeryError(
                 f"{patch.description}: not the latest edit of this surgeon. Revert later edits first, in reverse order."
             )
         patch._undo.roll_back()
-        self._applied.pop()
+        _, self._graph = self._applied.pop()
         self.lineage = Lineage(self.lineage.steps[:-1])
-        self._graph = None
 
     def forget_patches(self) -> None:
         """Gives up the possibility to revert, and with it the memory of the replaced tensors."""
@@ -125,7 +124,7 @@ class Surgeon:
             added=tuple(name for name, _ in self.model.named_parameters() if name not in names),
             _undo=log,
         )
-        self._applied.append(patch)
+        self._applied.append((patch, before))
         self._graph = after
         self.lineage = self.lineage.then(mutation, seed)
         return patch
@@ -163,7 +162,9 @@ def candidates(graph: ModelGraph, kinds: Sequence[str] | None = None, *, growth:
     return [m for kind in kinds or MUTATIONS for m in MUTATIONS[kind].candidates(graph, growth=growth)]
 
 
-def replay(seed_model: nn.Module, lineage: Lineage, example_inputs: Any, optimizer: Optimizer | None = None) -> Surgeon:
+def replay(
+    seed_model: nn.Module, lineage: Lineage, example_inputs: Any, optimizer: Optimizer | None = None, seed: int = 0
+) -> Surgeon:
     """Applies a lineage to the seed model, in place: same keys, shapes and, on the same weights, outputs.
 
     Structure only: nothing is verified numerically, because each step was when it was first made.
@@ -174,7 +175,7 @@ def replay(seed_model: nn.Module, lineage: Lineage, example_inputs: Any, optimiz
     Raises:
         SurgeryError: A step does not fit; the model is then grown up to that step, so build a fresh one.
     """
-    surgeon = Surgeon(seed_model, example_inputs, optimizer)
+    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed)
     for index, step in enumerate(lineage.steps):
         try:
             surgeon._apply(step.mutation, step.seed, verify=False)

@@ -1,0 +1,50 @@
+"""Measuring one candidate edit: made, read and taken back, so that nothing of it remains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from neuroexapt.analysis import Evidence, gradient_evidence
+from neuroexapt.surgery import Mutation, Surgeon
+
+Batches = Callable[[int], Iterable[tuple[Any, Tensor]]]  # epoch -> batches of (inputs, targets)
+LossFunction = Callable[[Any, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Assay:
+    """A candidate with its cost and, where a policy asked for it, its evidence."""
+
+    mutation: Mutation
+    description: str
+    parameter_delta: int
+    flop_delta: int
+    evidence: Evidence | None
+
+    @property
+    def place(self) -> str:
+        """``kind@where``, for bans and counts."""
+        return f"{type(self.mutation).__name__}@{self.mutation.place}"
+
+
+def assay(
+    surgeon: Surgeon, mutation: Mutation, batches: Iterable[tuple[Any, Tensor]] | None, loss_function: LossFunction
+) -> Assay:
+    """Applies a mutation, reads the gradient at its new entries, and reverts it to the bit.
+
+    Raises:
+        SurgeryError: The mutation was refused; nothing is changed.
+    """
+    patch = surgeon.apply(mutation)
+    try:
+        evidence = None
+        if batches is not None:
+            entries = patch.new_entries(surgeon.model)
+            evidence = gradient_evidence(surgeon.model, batches, loss_function, entries)
+    finally:
+        surgeon.revert(patch)
+    return Assay(mutation, patch.description, patch.parameter_delta, patch.flop_delta, evidence)

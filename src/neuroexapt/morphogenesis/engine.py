@@ -1,0 +1,237 @@
+"""``Morphogenesis``: evidence, proposal, trial, verdict, for anybody's own training loop.
+
+When a trigger fires, the next ``trial_epochs`` are first trained without the edit (the *control*); then the engine goes
+back to where they began, applies the edit, and the same epochs are trained again (the *trial*). The better of the two
+by validation loss stays; the other one is gone to the bit. What would have happened without the edit is thus measured,
+and a loop whose data order depends on the epoch counter (given under ``stateful``) compares on the same batches.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from neuroexapt.config import MorphogenesisConfig
+from neuroexapt.errors import ConfigError, SurgeryError, TrainingError
+from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
+from neuroexapt.morphogenesis.assay import Batches, LossFunction
+from neuroexapt.morphogenesis.budget import Budget
+from neuroexapt.morphogenesis.history import History
+from neuroexapt.morphogenesis.proposal import Proposal, Proposer
+from neuroexapt.morphogenesis.snapshot import Snapshot, Stateful
+from neuroexapt.morphogenesis.triggers import why_now
+from neuroexapt.morphogenesis.verdict import Verdict, judge
+from neuroexapt.surgery import MUTATIONS, Lineage, Patch, Surgeon, replay
+
+logger = logging.getLogger(__name__)
+
+Arm = Literal["main", "control", "trial"]
+
+
+@dataclass
+class _Trial:
+    """One event under way. Memory: two snapshots and one patch."""
+
+    proposal: Proposal
+    epochs_left: int
+    start: Snapshot
+    control_end: Snapshot | None = None
+    control_loss: float = math.inf
+    patch: Patch | None = None
+
+
+class Morphogenesis:
+    """Grows a model between the epochs of a training loop.
+
+    Call ``after_step`` after every optimizer step and ``after_epoch`` with the validation loss after every epoch, with
+    no output or loss of the last step kept. ``arm`` says what the next epoch is run for.
+
+    Args:
+        model: Any module; edited in place.
+        optimizer: Its optimizer; edited in place.
+        example_inputs: One batch of inputs; edits are verified on it.
+        config: When, where and how much.
+        seed: Of all new weights.
+        stateful: What goes back with the model when a trial begins or is undone: schedulers, counters, samplers.
+        evidence_batches: Epoch to at least two batches of (inputs, targets) of training data; for policy "evidence".
+        loss_function: (outputs, targets) -> mean loss, for the evidence.
+        sink: Takes the events.
+
+    Raises:
+        ConfigError: Unknown mutation kinds, or policy "evidence" without ``evidence_batches``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        example_inputs: Any,
+        config: MorphogenesisConfig | None = None,
+        *,
+        seed: int = 0,
+        stateful: Sequence[Stateful] = (),
+        evidence_batches: Batches | None = None,
+        loss_function: LossFunction = F.cross_entropy,
+        sink: EventSink | None = None,
+    ) -> None:
+        self.config = config or MorphogenesisConfig()
+        if unknown := set(self.config.kinds) - set(MUTATIONS):
+            raise ConfigError(f"morphogenesis.kinds: unknown {sorted(unknown)}; known are {', '.join(MUTATIONS)}.")
+        if self.config.policy == "evidence" and evidence_batches is None and self.config.max_events:
+            raise ConfigError(
+                'morphogenesis.policy: "evidence" reads gradients, and there is no data to read them from. '
+                'Pass evidence_batches, or choose policy="uniform".'
+            )
+        self.surgeon = Surgeon(model, example_inputs, optimizer, seed)
+        self.history = History()
+        self._model, self._optimizer, self._seed = model, optimizer, seed
+        self._stateful, self._sink = tuple(stateful), sink or FanOut()
+        cost = self.surgeon.graph.cost
+        budget = Budget.of(self.config, cost.num_parameters, cost.flops_per_sample)
+        self._proposer = Proposer(self.config, budget, evidence_batches, loss_function)
+        self._trial: _Trial | None = None
+        self._num_steps = 0
+        self._is_finite = True
+
+    @property
+    def flops_spent(self) -> int:
+        """FLOPs of evidence and verification so far."""
+        return self._proposer.flops_spent
+
+    @property
+    def arm(self) -> Arm:
+        """What the next epoch is run for."""
+        if self._trial is None:
+            return "main"
+        return "control" if self._trial.patch is None else "trial"
+
+    def after_step(self, loss: float | Tensor) -> None:
+        """Notes one optimizer step and its training loss."""
+        self._num_steps += 1
+        self._is_finite = self._is_finite and math.isfinite(float(loss))
+
+    def after_epoch(self, validation_metric: float, *, epochs_left: int | None = None) -> None:
+        """Ends an epoch: decides a trial that is over, and begins another if a trigger fires.
+
+        Args:
+            validation_metric: Loss on data that neither trains nor tests; lower is better.
+            epochs_left: How many epochs are still to come; no trial begins that could not end.
+        """
+        self.conclude(validation_metric)
+        self.consider(epochs_left=epochs_left)
+
+    def conclude(self, validation_loss: float) -> None:
+        """Ends an epoch of whatever arm it was; a trial that is over gets its verdict."""
+        trial = self._trial
+        if trial is None:
+            self.history.add_loss(validation_loss)
+            return
+        trial.epochs_left -= 1
+        if trial.epochs_left:
+            return
+        if trial.patch is None:
+            self._begin_trial(trial, validation_loss)
+        else:
+            loss = validation_loss if self._is_finite else math.nan
+            self._end(trial, judge(trial.control_loss, loss, self.config.min_gain), loss)
+
+    def consider(self, *, epochs_left: int | None = None) -> None:
+        """Begins an event if a trigger fires and the budget admits a candidate."""
+        reason = why_now(self.config, self.history) if self._trial is None else ""
+        room = epochs_left is None or epochs_left >= self.config.trial_epochs
+        steps, self._num_steps = self._num_steps, 0
+        self._is_finite = True
+        if not reason or not room:
+            return
+        ranked = self._proposer.rank(self.surgeon, self.history)
+        if not ranked:
+            logger.info("epoch %d: %s, but no candidate is admissible", self.history.epoch, reason)
+            self.history.last_event = self.history.epoch
+            return
+        step_length = float(self._optimizer.param_groups[0]["lr"]) * steps * self.config.trial_epochs
+        proposal = Proposal.of(ranked, step_length, self.history)
+        self._sink.send(proposal.event(reason, self.config.policy, self.history))
+        self._trial = _Trial(proposal, self.config.trial_epochs, self._snapshot())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a resumed run needs, as JSON; between events only.
+
+        Raises:
+            TrainingError: A trial is under way.
+        """
+        if self._trial is not None:
+            raise TrainingError("morphogenesis: a trial is under way; save when `arm` is 'main'.")
+        return {
+            "history": self.history.to_json(),
+            "lineage": self.surgeon.lineage.to_json(),
+            "proposer": self._proposer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Grows the seed model by the saved lineage and takes the history over; load the weights afterwards."""
+        lineage = Lineage.from_json(state["lineage"])
+        self.surgeon = replay(self._model, lineage, self.surgeon.inputs, self._optimizer, self._seed)
+        self.history = History(**state["history"])
+        self._proposer.load_state_dict(state["proposer"])
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(self._model, self._optimizer, self._stateful)
+
+    def _begin_trial(self, trial: _Trial, control_loss: float) -> None:
+        trial.control_loss, trial.control_end = control_loss, self._snapshot()
+        trial.start.restore()
+        began = time.perf_counter()
+        try:
+            trial.patch = patch = self.surgeon.apply(trial.proposal.choice.mutation)
+        except SurgeryError as error:
+            logger.warning("the proposed edit was refused: %s", error)
+            self._end(trial, Verdict(False, 0.0, str(error)), math.nan)
+            return
+        trial.epochs_left = self.config.trial_epochs
+        self._is_finite = True
+        self._sink.send(
+            MutationApplied(
+                epoch=self.history.epoch,
+                mutation=patch.mutation.to_json(),
+                description=patch.description,
+                output_change=patch.output_change,
+                parameter_delta=patch.parameter_delta,
+                flop_delta=patch.flop_delta,
+                seconds=time.perf_counter() - began,
+            )
+        )
+
+    def _end(self, trial: _Trial, verdict: Verdict, trial_loss: float) -> None:
+        """Keeps the trial, or goes back to the end of the control, and tells."""
+        if verdict.accepted:
+            self.surgeon.forget_patches()
+        else:
+            if trial.patch is not None:
+                self.surgeon.revert(trial.patch)
+            assert trial.control_end is not None
+            trial.control_end.restore()
+        self._trial = None
+        self.history.epoch += self.config.trial_epochs - 1
+        self.history.add_loss(trial_loss if verdict.accepted else trial.control_loss)
+        trial.proposal.learn(verdict, self.history, self.config.ban_epochs)
+        self._sink.send(
+            VerdictReached(
+                epoch=self.history.epoch,
+                accepted=verdict.accepted,
+                mutation=trial.proposal.choice.mutation.to_json(),
+                description=trial.proposal.choice.description,
+                predicted_gain=trial.proposal.prediction,
+                measured_gain=verdict.gain,
+                control_loss=trial.control_loss,
+                trial_loss=trial_loss,
+                reason=verdict.reason,
+            )
+        )
