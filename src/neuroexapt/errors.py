@@ -43,6 +43,10 @@ class TrainingError(NeuroExaptError):
     """Training cannot go on; the run has been saved up to its last checkpoint."""
 
 
+class Interrupted(TrainingError):
+    """The user or the system asked the run to stop; it has been saved up to its last checkpoint."""
+
+
 class OutOfMemoryError(TrainingError):
     """A step does not fit into memory even with the smallest micro-batch."""
 

@@ -55,6 +55,7 @@ class TrainConfig:
     label_smoothing: Fraction = 0.0
     checkpoint_every: PositiveInt = 1  # epochs; a checkpoint waits for a running trial to end
     max_bad_batches: PositiveInt = 3  # non-finite batches in a row before the run stops
+    max_seconds: PositiveFloat | None = None  # wall time after which the run stops, saved, at the end of an epoch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
@@ -75,7 +76,7 @@ class MorphogenesisConfig:
     max_events: NonNegativeInt = 6  # accepted edits; 0 turns morphogenesis off
     max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
-    evidence_samples: PositiveInt = 512  # training samples that a score may read
+    evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)

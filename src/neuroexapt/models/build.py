@@ -93,7 +93,7 @@ def _check_arguments(where: str, function: Callable[..., Any], keywords: dict[st
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Seeds torch's generators for a while; without CUDA in use, CUDA is not touched at all."""
-    in_use = torch.cuda.is_initialized()
+    in_use = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     devices = list(range(torch.cuda.device_count())) if in_use else []
     with torch.random.fork_rng(devices=devices):
         torch.default_generator.manual_seed(seed)

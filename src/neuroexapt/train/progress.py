@@ -1,0 +1,55 @@
+"""Where a run stands; goes back with the model when a trial begins or is undone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass
+class Progress:
+    """Counters and latest metrics on the line that counts.
+
+    Attributes:
+        epoch: Epochs behind us.
+        validation_loss: After the latest epoch, nats.
+        validation_accuracy: Likewise, in [0, 1].
+    """
+
+    epoch: int = 0
+    validation_loss: float = math.inf
+    validation_accuracy: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything as a JSON-ready dictionary."""
+        return asdict(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes a state over."""
+        for key, value in state_dict.items():
+            setattr(self, key, value)
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The model that validation chose so far.
+
+    Attributes:
+        checkpoint: Name of its directory in the store.
+        epoch: When it was.
+        validation_loss: Then.
+        validation_accuracy: Then.
+    """
+
+    checkpoint: str
+    epoch: int
+    validation_loss: float
+    validation_accuracy: float
+
+    def is_beaten_by(self, progress: Progress) -> bool:
+        """Whether the present model is better: higher accuracy, or the same with a lower loss."""
+        return (progress.validation_accuracy, -progress.validation_loss) > (
+            self.validation_accuracy,
+            -self.validation_loss,
+        )

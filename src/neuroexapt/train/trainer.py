@@ -1,0 +1,157 @@
+"""``Trainer``: guarded steps, growth events, checkpoints, and one look at the test split at the end."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from torch import nn
+
+from neuroexapt.config import GrowConfig, to_json
+from neuroexapt.errors import CheckpointError
+from neuroexapt.events import CheckpointRejected, EventSink, FanOut, RunFinished, RunStarted
+from neuroexapt.graph import trace
+from neuroexapt.resources import peak_resident_bytes
+from neuroexapt.train.run import Run
+from neuroexapt.train.splits import Splits
+from neuroexapt.train.store import CheckpointStore
+
+logger = logging.getLogger(__name__)
+
+COMPLETED = "completed"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunResult:
+    """The outcome of a run.
+
+    Attributes:
+        model: The one chosen on the validation split.
+        finished: The figures, as they stand in the journal.
+    """
+
+    model: nn.Module
+    finished: RunFinished
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all epochs were trained, rather than a budget ending the run."""
+        return self.finished.reason == COMPLETED
+
+
+class Trainer:
+    """Trains and grows a network.
+
+    Args:
+        config: Of the run.
+        run_dir: Gets ``checkpoints/``; a temporary directory, removed at the end, if not given.
+        sinks: Take the events.
+        command: How the run was started, for the journal.
+        should_stop: Polled after every step; a non-empty answer stops the run and says why.
+    """
+
+    def __init__(
+        self,
+        config: GrowConfig,
+        run_dir: str | Path | None = None,
+        sinks: Sequence[EventSink] = (),
+        command: str = "",
+        should_stop: Callable[[], str] = lambda: "",
+    ) -> None:
+        self.config, self.run_dir, self.command = config, run_dir, command
+        self._events, self._should_stop = FanOut(sinks), should_stop
+
+    def fit(self, model: nn.Module, data: Splits, *, resume: bool = False) -> RunResult:
+        """Trains the seed network and grows it in place.
+
+        Args:
+            model: The seed network, also when resuming.
+            data: Three splits.
+            resume: Go on from the newest good checkpoint in ``run_dir``.
+
+        Raises:
+            TraceError: The model does not run on these data.
+            CheckpointError: There is nothing to resume, or it does not fit.
+            TrainingError: The run could not go on; it is saved up to its last checkpoint.
+        """
+        with torch.random.fork_rng(), tempfile.TemporaryDirectory() as temporary:
+            torch.manual_seed(self.config.seed)
+            root = Path(self.run_dir or temporary) / "checkpoints"
+            run = Run(self.config, model, data, CheckpointStore(root), self._events, self._should_stop)
+            if resume:
+                run.resume()
+            else:
+                self._start(run)
+            return self._finish(run, self._train(run))
+
+    def _start(self, run: Run) -> None:
+        self._events.send(
+            RunStarted(
+                command=self.command,
+                seed=self.config.seed,
+                device=str(run.device),
+                model=self.config.model.source,
+                data=run.data.name,
+                num_train=len(run.data.train.labels),
+                num_validation=len(run.data.validation.labels),
+                num_test=len(run.data.test.labels),
+                num_parameters=run.num_parameters_start,
+                flops=run.flops_start,
+                config=to_json(self.config),
+                versions={"torch": torch.__version__, "safetensors": safetensors.__version__},
+            )
+        )
+        run.progress.validation_loss, run.progress.validation_accuracy = run.measure(run.data.validation)
+        run.save()
+
+    def _train(self, run: Run) -> str:
+        """Trains to the end or to a budget; returns which it was."""
+        epochs, limit = self.config.train.epochs, self.config.train.max_seconds
+        run.engine.consider(epochs_left=epochs - run.progress.epoch)
+        while run.progress.epoch < epochs:
+            run.train_epoch()
+            run.engine.conclude(run.progress.validation_loss)
+            if run.engine.arm != "main":
+                continue
+            if run.progress.epoch % self.config.train.checkpoint_every == 0 or run.progress.epoch == epochs:
+                run.save()
+            if limit is not None and run.seconds > limit and run.progress.epoch < epochs:
+                return f"stopped by max_seconds = {limit:g}"
+            run.engine.consider(epochs_left=epochs - run.progress.epoch)
+        return COMPLETED
+
+    def _finish(self, run: Run, reason: str) -> RunResult:
+        try:
+            model = run.chosen_model()
+        except CheckpointError as error:
+            logger.warning("the chosen model cannot be read, the latest one is measured instead: %s", error)
+            self._events.send(CheckpointRejected(path=run.best.checkpoint if run.best else "", reason=str(error)))
+            model = run.model
+        assert run.best is not None
+        loss, accuracy = run.measure(run.data.test, model)
+        cost = trace(model, run.probe).cost
+        history = run.engine.history
+        finished = RunFinished(
+            reason=reason,
+            chosen_epoch=run.best.epoch,
+            validation_loss=run.best.validation_loss,
+            validation_accuracy=run.best.validation_accuracy,
+            test_loss=loss,
+            test_accuracy=accuracy,
+            num_parameters=cost.num_parameters,
+            flops=cost.flops_per_sample,
+            num_parameters_start=run.num_parameters_start,
+            flops_start=run.flops_start,
+            total_flops=run.total_flops,
+            num_accepted=history.num_accepted,
+            num_rolled_back=history.num_rolled_back,
+            seconds=run.seconds,
+            peak_memory_bytes=peak_resident_bytes(),
+        )
+        self._events.send(finished)
+        return RunResult(model, finished)
