@@ -63,14 +63,14 @@ class MorphogenesisConfig:
     """When, where and how much the network changes, and what it may cost."""
 
     kinds: tuple[str, ...] = ("Widen", "InsertLayer")  # mutation kinds that are on
-    policy: Literal["evidence", "uniform"] = "evidence"  # evidence per added FLOP, or every place in turn
+    policy: Literal["uniform", "evidence"] = "uniform"  # every place in turn, or most evidence per added FLOP
     first_epoch: NonNegativeInt = 2  # no event before this many epochs
     last_epoch: PositiveInt | None = None  # no event after this epoch
     interval_epochs: PositiveInt = 3  # an event every so many epochs
     plateau_epochs: PositiveInt = 3  # or when the validation loss has not improved for so many
     plateau_min_delta: NonNegativeFloat = 0.01  # what counts as an improvement, as a fraction of the best loss
     trial_epochs: PositiveInt = 1  # length of the trial, and of the control that it is compared with
-    min_gain: float = 0.0  # nats of validation loss that an edit must bring against its control
+    min_gain: Fraction = 0.01  # by how much an edit must lower the validation loss, as a fraction of its control's
     ban_epochs: NonNegativeInt = 9  # an edit that was rolled back is not proposed again for so many epochs
     widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 1.5  # new width over old width, per event
     max_events: NonNegativeInt = 6  # accepted edits; 0 turns morphogenesis off

@@ -18,7 +18,6 @@ class Event:
     """Base of all facts."""
 
 
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunStarted(Event):
     """A run begins from its seed network."""
@@ -70,7 +69,8 @@ class ProposalMade(Event):
     evidence_spread: float  # its standard error
     num_samples: int
     added_flops: int  # forward FLOPs per sample that it would add
-    uniform_choice: str  # what the uniform baseline would have done
+    uniform_choice: str  # what the uniform baseline would do
+    evidence_choice: str = ""  # what most evidence per added FLOP would do
     num_candidates: int
     runners_up: list[dict[str, Any]]  # {description, evidence, added_flops, score}, best first, at most 5
 

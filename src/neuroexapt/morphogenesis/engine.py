@@ -61,7 +61,8 @@ class Morphogenesis:
         config: When, where and how much.
         seed: Of all new weights.
         stateful: What goes back with the model when a trial begins or is undone: schedulers, counters, samplers.
-        evidence_batches: Epoch to at least two batches of (inputs, targets) of training data; for policy "evidence".
+        evidence_batches: Epoch to at least two batches of (inputs, targets) of training data. With them every candidate
+            is measured and gains are predicted; policy "evidence" needs them.
         loss_function: (outputs, targets) -> mean loss, for the evidence.
         sink: Takes the events.
 

@@ -14,7 +14,7 @@ from neuroexapt.events import ProposalMade
 from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
 from neuroexapt.morphogenesis.budget import Budget
 from neuroexapt.morphogenesis.history import History
-from neuroexapt.morphogenesis.policies import POLICIES, predicted, score, uniform
+from neuroexapt.morphogenesis.policies import POLICIES, by_evidence, predicted, score, uniform
 from neuroexapt.morphogenesis.verdict import Verdict
 from neuroexapt.surgery import Surgeon
 
@@ -65,6 +65,7 @@ class Proposal:
             num_samples=evidence.num_samples if evidence else 0,
             added_flops=self.choice.flop_delta,
             uniform_choice=uniform(self.ranked, history)[0].description,
+            evidence_choice=by_evidence(self.ranked, history)[0].description if evidence else "",
             num_candidates=len(self.ranked),
             runners_up=[_runner_up(a, history) for a in self.ranked[1 : NUM_RUNNERS_UP + 1]],
         )
@@ -97,7 +98,7 @@ class Proposer:
         loss_function: LossFunction,
     ) -> None:
         self._config, self._budget = config, budget
-        self._evidence_batches = evidence_batches if config.policy == "evidence" else None
+        self._evidence_batches = evidence_batches
         self._loss_function = loss_function
         self.flops_spent = 0
 

@@ -22,10 +22,17 @@ class Verdict:
 
 
 def judge(control_loss: float, trial_loss: float, min_gain: float) -> Verdict:
-    """Compares a trial with its control: the same epochs from the same state on the same batches, without the edit."""
+    """Compares a trial with its control: the same epochs from the same state on the same batches, without the edit.
+
+    Args:
+        control_loss: Validation loss without the edit.
+        trial_loss: Validation loss with it.
+        min_gain: Least gain that keeps it, as a fraction of ``control_loss``.
+    """
     if not math.isfinite(trial_loss):
         return Verdict(False, -math.inf, "the loss of the trial is not finite")
     gain = control_loss - trial_loss if math.isfinite(control_loss) else math.inf
-    if gain > min_gain:
-        return Verdict(True, gain, f"gain {gain:.4f} is more than the {min_gain:g} asked for")
-    return Verdict(False, gain, f"gain {gain:.4f} is not more than the {min_gain:g} asked for")
+    needed = min_gain * abs(control_loss) if math.isfinite(control_loss) else 0.0
+    if gain > needed:
+        return Verdict(True, gain, f"gain {gain:.4f} is more than the {needed:.4f} asked for")
+    return Verdict(False, gain, f"gain {gain:.4f} is not more than the {needed:.4f} asked for")

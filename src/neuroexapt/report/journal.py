@@ -29,7 +29,6 @@ class JournalWriter:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             _cut_torn_tail(path)
 
@@ -43,6 +42,7 @@ class JournalWriter:
         line = json.dumps(record, ensure_ascii=False, default=str).encode() + b"\n"
         end = self.path.stat().st_size if self.path.exists() else 0
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
                 file.write(line)
                 file.flush()

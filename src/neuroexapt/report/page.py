@@ -185,6 +185,8 @@ def _alternatives(event: GrowthEvent) -> tuple[str, ...]:
     lines = [_runner_up(other) for other in event.runners_up]
     if event.uniform_choice:
         lines.append(f"uniform placement would have chosen: {event.uniform_choice}")
+    if event.evidence_choice:
+        lines.append(f"most evidence per added FLOP: {event.evidence_choice}")
     if event.num_candidates:
         lines.append(f"{in_number_of(event.num_candidates, 'candidate')} in all, policy {event.policy}")
     return tuple(lines)

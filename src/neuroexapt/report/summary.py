@@ -43,6 +43,7 @@ class GrowthEvent:
     num_samples: int | None
     num_candidates: int | None
     uniform_choice: str | None
+    evidence_choice: str | None
     runners_up: tuple[dict[str, Any], ...]
     predicted_gain: float | None  # nats
     measured_gain: float | None  # nats, control loss - trial loss
@@ -196,6 +197,7 @@ def _growth_event(number: int, told: _Open) -> GrowthEvent:
         num_samples=proposal.num_samples if proposal else None,
         num_candidates=proposal.num_candidates if proposal else None,
         uniform_choice=proposal.uniform_choice if proposal else None,
+        evidence_choice=proposal.evidence_choice if proposal else None,
         runners_up=tuple(proposal.runners_up) if proposal else (),
         predicted_gain=verdict.predicted_gain if verdict else proposal.predicted_gain if proposal else None,
         measured_gain=verdict.measured_gain if verdict else None,

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroexapt.config import GrowConfig, to_json
-from neuroexapt.errors import CheckpointError, Interrupted, SurgeryError
+from neuroexapt.errors import CheckpointError, Interrupted, ModelError, SurgeryError
 from neuroexapt.events import (
     BatchRecovered,
     CheckpointRejected,
@@ -25,6 +25,7 @@ from neuroexapt.events import (
     FanOut,
     RunResumed,
 )
+from neuroexapt.graph import trace
 from neuroexapt.morphogenesis import Morphogenesis
 from neuroexapt.resources import pick_device, random_state, resident_bytes, set_random_state, stream
 from neuroexapt.train.batches import batches, num_batches
@@ -66,6 +67,7 @@ class Run:
     ) -> None:
         self.config, self.data, self.store, self.events = config, data, store, events
         self.device = pick_device(config.device)
+        check_model(model, data)
         self._seed_model = copy.deepcopy(model)
         self.model = model.to(self.device)
         self.optimizer = build_optimizer(config.train, self.model)
@@ -162,6 +164,8 @@ class Run:
             "seconds": self.seconds,
             "num_steps": self._num_steps,
             "num_events": self.events.num_sent,
+            "input": list(self.data.train.images.shape[1:]),
+            "num_classes": self.data.num_classes,
             "start": [self.num_parameters_start, self.flops_start],
         }
         path = self.store.save(self.progress.epoch, to_payload(self.model, self.optimizer, state))
@@ -203,7 +207,8 @@ class Run:
             raise CheckpointError(
                 f"{path}: the data have changed since the run began. Restore them, or start a new run."
             )
-        saved, own = dict(state["config"]), to_json(self.config)
+        saved, own = state["config"], to_json(self.config)
+        saved["train"]["max_seconds"] = own["train"]["max_seconds"]  # a run that ran out of time may get more
         if different := [key for key in own if saved.get(key) != own[key]]:
             raise CheckpointError(
                 f"{path}: made with other settings ({', '.join(different)}). Resume with the run's own config.json."
@@ -243,4 +248,20 @@ class Run:
         logger.warning("epoch %d, step %d: %s; %s", self.progress.epoch + 1, self._num_steps, fault, action)
         self.events.send(
             BatchRecovered(epoch=self.progress.epoch + 1, step=self._num_steps, fault=fault, action=action)
+        )
+
+
+def check_model(model: nn.Module, data: Splits) -> None:
+    """Runs a model on a few training images, on fakes, and looks at its logits; changes and allocates nothing.
+
+    Raises:
+        ModelError: Its forward fails, or its output is not one row of logits per image.
+    """
+    inputs = data.normalise(data.train.images[:PROBE_SIZE])
+    graph = trace(model, inputs)
+    needed = [(len(inputs), data.num_classes)]
+    if graph.output_shapes != needed:
+        raise ModelError(
+            f"{type(model).__name__}: found outputs of shape {graph.output_shapes}, needed {needed}: "
+            f"one logit for each of the {data.num_classes} classes. Give it num_classes outputs."
         )

@@ -39,6 +39,10 @@ class Splits(Protocol):
         """Is measured once, at the end."""
 
     @property
+    def num_classes(self) -> int:
+        """Number of label values."""
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the content."""
 
