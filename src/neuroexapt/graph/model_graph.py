@@ -27,6 +27,7 @@ class ModelGraph:
         inputs: The example inputs.
         cost: Parameters, FLOPs and activation bytes on these inputs.
         parameters: Index spaces of every parameter and buffer, by canonical name.
+        output_shapes: Shapes of all tensors in the model's output.
         calls: Every execution of a module in eval mode, in order.
         unknown_operators: Operators without a rule and why they pinned what they touched.
         notes: What the user should know about this trace.
@@ -53,7 +54,7 @@ class ModelGraph:
         self.unknown_operators = unknown_operators
         self.notes = notes
         self.roles = roles
-        self._output_shapes = output_shapes
+        self.output_shapes = output_shapes
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -102,7 +103,7 @@ class ModelGraph:
 
     def rehearse(self, sizes: dict[Space, int]) -> str:
         """Runs the forward on fakes of these sizes; returns why it fails, or ``""``."""
-        return rehearse(self.model, self.inputs, self.parameters, sizes, self._output_shapes)
+        return rehearse(self.model, self.inputs, self.parameters, sizes, self.output_shapes)
 
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
