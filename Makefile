@@ -1,0 +1,41 @@
+# Every target sets up what it needs: its own .venv, with the versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+TESTED := -n 2 --dist worksteal
+
+export MPLBACKEND := Agg
+
+.PHONY: demo test check format faults bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## grow a small network on real handwritten digits; leaves runs/demo/report.html
+	rm -rf runs/demo
+	OMP_NUM_THREADS=1 $(BIN)/neuroexapt grow --data digits --out runs/demo --seed 0
+
+test: $(STAMP)  ## the default tests, under two minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TESTED)
+
+check: $(STAMP)  ## format, lint, strict types, import direction
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/architecture
+
+format: $(STAMP)
+	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks
+
+faults: $(STAMP)  ## slow: kill -9 at random moments, resume, compare to the bit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+bench: $(STAMP)  ## slow: evidence against uniform placement on digits, over seeds
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/placement.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
