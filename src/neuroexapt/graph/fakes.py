@@ -7,6 +7,7 @@ whatever happens. Fakes are made from sizes and strides alone, so no weak refere
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from neuroexapt.errors import TraceError
+from neuroexapt.graph.isolation import attributes_kept, generators_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +120,19 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_paths() -> Iterator[None]:
-    """Switches fused inference paths off, which hide operators, and keeps the global generators."""
-    fast = torch.backends.mha.get_fastpath_enabled()
+    """Switches off fused inference paths, which hide operators, and torch's log of fake operators that fail.
+
+    A failing operator is an answer here, and it reaches the user as the reason of a refusal.
+    """
+    fast, log = torch.backends.mha.get_fastpath_enabled(), logging.getLogger("torch._subclasses.fake_tensor")
+    was_disabled = log.disabled
     torch.backends.mha.set_fastpath_enabled(False)
+    log.disabled = True
     try:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.enable_grad():
             yield
     finally:
+        log.disabled = was_disabled
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
@@ -134,7 +142,14 @@ def fake_forward(
 ) -> Iterator[tuple[dict[str, Tensor], ExampleInputs, FakeTensorMode]]:
     """Prepares everything for one fake run: yields the fakes, the fake inputs and the mode."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with faked(model, mode, shapes) as fakes, in_mode(model, training), _plain_paths(), mode:
+    with (
+        attributes_kept(model),
+        generators_kept(),
+        faked(model, mode, shapes) as fakes,
+        in_mode(model, training),
+        _plain_paths(),
+        mode,
+    ):
         fake_args, fake_kwargs = tree_map(
             lambda x: _fake_like(x, None) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
         )

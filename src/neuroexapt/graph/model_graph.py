@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroexapt.errors import InputError
 from neuroexapt.graph.cost import Cost
-from neuroexapt.graph.fakes import ExampleInputs
 from neuroexapt.graph.groups import ChannelGroup, build_groups
 from neuroexapt.graph.positions import sources
-from neuroexapt.graph.recorder import ModuleCall
-from neuroexapt.graph.rehearsal import Shapes, rehearse, unresizable
+from neuroexapt.graph.rehearsal import Rehearsal, unresizable
 from neuroexapt.graph.resize import AttributeEdit, new_attributes, new_shapes
 from neuroexapt.graph.space import Space, leaves
-from neuroexapt.graph.values import Role, Value
+from neuroexapt.graph.values import Role
 
 
 class ModelGraph:
@@ -36,25 +34,22 @@ class ModelGraph:
     def __init__(
         self,
         *,
-        model: nn.Module,
-        inputs: ExampleInputs,
-        parameters: dict[str, Value],
+        rehearsal: Rehearsal,
         roles: dict[tuple[str, int], set[Role]],
-        calls: tuple[ModuleCall, ...],
         cost: Cost,
-        output_shapes: Shapes,
         unknown_operators: dict[str, str],
         notes: tuple[str, ...],
     ) -> None:
-        self.model = model
-        self.inputs = inputs
-        self.parameters = parameters
-        self.calls = calls
+        self.model = rehearsal.model
+        self.inputs = rehearsal.inputs
+        self.parameters = rehearsal.parameters
+        self.calls = rehearsal.calls
+        self.output_shapes = rehearsal.output_shapes
         self.cost = cost
         self.unknown_operators = unknown_operators
         self.notes = notes
         self.roles = roles
-        self.output_shapes = output_shapes
+        self._rehearsal = rehearsal
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -99,11 +94,11 @@ class ModelGraph:
 
     def attributes_at(self, sizes: dict[Space, int]) -> tuple[AttributeEdit, ...]:
         """Returns the module attributes that these leaf sizes change."""
-        return new_attributes(self.model, self.parameters, sizes)
+        return new_attributes(self.model, self.parameters, self.calls, sizes)
 
-    def rehearse(self, sizes: dict[Space, int]) -> str:
+    def rehearse(self, sizes: Mapping[Space, int]) -> str:
         """Runs the forward on fakes of these sizes; returns why it fails, or ``""``."""
-        return rehearse(self.model, self.inputs, self.parameters, sizes, self.output_shapes)
+        return self._rehearsal.at(sizes)
 
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""

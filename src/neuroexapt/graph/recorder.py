@@ -31,6 +31,21 @@ class ModuleCall:
     producer: str  # operator that made the output, e.g. "aten.relu"
 
 
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """What one operator made of the axes: compared with what it makes of them at other sizes.
+
+    Attributes:
+        operator: Its name.
+        outputs: The spaces of each output tensor.
+        start: For a slice the space of the indices before it, if there are any.
+    """
+
+    operator: str
+    outputs: tuple[tuple[Space, ...], ...]
+    start: Space | None
+
+
 class Recorder(TorchDispatchMode):
     """Follows index spaces, roles of parameters, FLOPs and activation bytes through one forward pass."""
 
@@ -42,6 +57,7 @@ class Recorder(TorchDispatchMode):
         self.flops: dict[str, int] = {}  # module path -> FLOPs of the operators that it called itself
         self.reached: set[str] = set()  # parameters and buffers that some operator read
         self.activation_bytes = 0
+        self.footprints: list[Footprint] = []
         self._module = module_stack
         self._values: dict[int, Value] = {}
         self._producers: dict[int, str] = {}
@@ -86,8 +102,8 @@ class Recorder(TorchDispatchMode):
             self.activation_bytes += sum(o.numel() * o.element_size() for o in outputs)
 
     def _follow(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> None:
-        name = base_name(func._schema.name.split("::")[1])
-        operator = f"{func.namespace}.{name}"
+        operator = operator_name(func)
+        name = operator.partition(".")[2]
         operands = [t for t in tree_leaves(list(arguments.values())) if isinstance(t, Tensor)]
         for tensor in operands:
             name_read = self.value(tensor).parameter
@@ -96,10 +112,18 @@ class Recorder(TorchDispatchMode):
         call = Call(operator, self._module(), arguments, outputs, self._values, self.roles, self.parameters)
         try:
             values = self._apply_rule(name if func.namespace == "aten" else "", call, operands)
+            _check_sizes(outputs, values)
         except NotUnderstood as error:
             values = self._pin_all(call, operands, str(error))
+        except MemoryError:
+            raise
+        except Exception as error:  # a rule that stumbles over a rare form must not stop the user: it fails closed
+            values = self._pin_all(call, operands, f"its rule failed with {type(error).__name__}: {error}")
         for output, value in zip(outputs, values, strict=True):
-            self._set(output, value, operator)
+            self._values[id(output)] = value
+            self._producers[id(output)] = operator
+            self._alive.append(output)
+        self.footprints.append(Footprint(operator, tuple(value.dims for value in values), call.start))
 
     def _apply_rule(self, name: str, call: Call, operands: list[Tensor]) -> list[Value]:
         if name in VIEW_RULES:
@@ -129,15 +153,19 @@ class Recorder(TorchDispatchMode):
         derived = self._derived_from(operands)
         return [Value(fresh_dims(o, reason), derived_from=derived) for o in call.outputs]
 
-    def _set(self, output: Tensor, value: Value, operator: str) -> None:
-        if [space.size for space in value.dims] != list(output.shape):
-            reason = f"{operator}: the rule gives sizes {[s.size for s in value.dims]} for {list(output.shape)}"
-            for space in value.dims:
-                pin(space, reason)
-            value = Value(fresh_dims(output, reason), derived_from=value.derived_from)
-        self._values[id(output)] = value
-        self._producers[id(output)] = operator
-        self._alive.append(output)
+
+def operator_name(func: torch._ops.OpOverload) -> str:
+    """Returns ``namespace.operator``, in-place variants under their operator's name."""
+    return f"{func.namespace}.{base_name(func._schema.name.split('::')[1])}"
+
+
+def _check_sizes(outputs: Sequence[Tensor], values: Sequence[Value]) -> None:
+    if len(outputs) != len(values):
+        raise NotUnderstood(f"its rule gives {len(values)} outputs for {len(outputs)}")
+    for output, value in zip(outputs, values, strict=True):
+        sizes = [space.size for space in value.dims]
+        if sizes != list(output.shape):
+            raise NotUnderstood(f"its rule gives sizes {sizes} for {list(output.shape)}")
 
 
 def _is_list_of_dims(dims: Any) -> bool:

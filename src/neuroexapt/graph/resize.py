@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
+from neuroexapt.graph.fakes import canonical_names
+from neuroexapt.graph.recorder import ModuleCall
 from neuroexapt.graph.space import Space, resolve, split_major
 from neuroexapt.graph.values import Value
 
@@ -43,17 +45,25 @@ def new_shapes(parameters: Mapping[str, Value], sizes: Mapping[Space, int]) -> d
 
 
 def new_attributes(
-    model: nn.Module, parameters: Mapping[str, Value], sizes: Mapping[Space, int]
+    model: nn.Module, parameters: Mapping[str, Value], calls: Sequence[ModuleCall], sizes: Mapping[Space, int]
 ) -> tuple[AttributeEdit, ...]:
-    """Returns the attributes of torch's own modules that must follow the new sizes."""
+    """Returns the attributes of torch's own modules that must follow the new sizes.
+
+    Norms without parameters of their own are found by the channels of the output that they gave in ``calls``.
+    """
+    names = canonical_names(model)
+    outputs = {call.path: call.output for call in calls}
     edits = []
     for path, module in model.named_modules():
-        weight = parameters.get(f"{path}.weight" if path else "weight")
-        if weight is None:
+        weight = module._parameters.get("weight")
+        output = outputs.get(path)
+        if weight is not None and id(weight) in names:
+            found = _shape_attributes(module, parameters[names[id(weight)]], sizes)
+        elif isinstance(module, nn.modules.batchnorm._NormBase) and output is not None and len(output.dims) > 1:
+            found = {"num_features": resized(output.dims[1], sizes)}
+        else:
             continue
-        for name, value in _shape_attributes(module, weight, sizes).items():
-            if getattr(module, name) != value:
-                edits.append(AttributeEdit(path, name, value))
+        edits += [AttributeEdit(path, name, value) for name, value in found.items() if getattr(module, name) != value]
     return tuple(edits)
 
 
@@ -63,7 +73,7 @@ def _shape_attributes(module: nn.Module, weight: Value, sizes: Mapping[Space, in
         return {"out_features": shape[0], "in_features": shape[1]}
     if isinstance(module, nn.modules.conv._ConvNd):
         return _convolution_attributes(module, weight, sizes, shape)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+    if isinstance(module, nn.modules.batchnorm._NormBase):
         return {"num_features": shape[0]}
     if isinstance(module, nn.GroupNorm):
         return {"num_channels": shape[0]}

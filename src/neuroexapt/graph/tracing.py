@@ -21,7 +21,7 @@ from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward, forward_error, named_tensors
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.recorder import ModuleCall, Recorder
-from neuroexapt.graph.rehearsal import Shapes, output_shapes
+from neuroexapt.graph.rehearsal import Rehearsal, Shapes, output_shapes
 from neuroexapt.graph.space import pin
 from neuroexapt.graph.values import Role, Value, fresh_dims
 
@@ -108,13 +108,11 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         notes.append(f"not traced in train mode: {error}")
     _pin_unreached(parameters, runs)
     return ModelGraph(
-        model=model,
-        inputs=inputs,
-        parameters=parameters,
+        rehearsal=Rehearsal(
+            model, inputs, parameters, tuple(evaluation.calls), evaluation.recorder.footprints, evaluation.shapes
+        ),
         roles=_merge_roles(runs),
-        calls=tuple(evaluation.calls),
         cost=_cost(model, inputs, evaluation.recorder),
-        output_shapes=evaluation.shapes,
         unknown_operators={k: v for run in runs for k, v in run.recorder.unknown.items()},
         notes=tuple(notes),
     )

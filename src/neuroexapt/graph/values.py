@@ -73,6 +73,7 @@ class Call:
         self.module = module
         self.arguments = arguments
         self.outputs = outputs
+        self.start: Space | None = None  # of a slice: the space of the indices before it, if there are any
         self._values = values
         self._roles = roles
         self._parameters = parameters

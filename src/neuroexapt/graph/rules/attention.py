@@ -32,5 +32,7 @@ def attention(call: Call) -> RuleResult:
         ):
             if size != 1:
                 unify(space, target)
-    rest = [fresh_dims(o, "internal to attention") for o in call.outputs[1:]]
+    per_row = (query[0], query[1], query[2])
+    sizes = [space.size for space in per_row]
+    rest = [per_row if list(o.shape) == sizes else fresh_dims(o, "internal to attention") for o in call.outputs[1:]]
     return [(query[0], query[1], query[2], value[3]), *rest]

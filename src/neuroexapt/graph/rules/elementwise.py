@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from neuroexapt.graph.rules.registry import Dims, RuleResult, rule
-from neuroexapt.graph.values import Call, Role
+from neuroexapt.graph.space import cut, unify
+from neuroexapt.graph.values import Call, NotUnderstood, Role, fresh_dims
 
-_GAIN = ("mul", "div", "floor_divide", "true_divide", "prelu", "_prelu_kernel", "lerp", "addcmul", "addcdiv", "pow")
+_GAIN = ("mul", "div", "floor_divide", "true_divide", "_prelu_kernel", "lerp", "addcmul", "addcdiv", "pow")
 _SHIFT = ("add", "sub", "rsub")
 _PLAIN = (
     "abs acos asin atan atan2 bernoulli bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max "
@@ -23,7 +24,7 @@ def elementwise(call: Call) -> RuleResult:
     """y = f(x, ...)."""
     operands = [t for t in call.tensors() if t.dim() > 0]
     dims = call.broadcast(operands, call.out)
-    return [dims if output.dim() == call.out.dim() else () for output in call.outputs]
+    return [dims if output.shape == call.out.shape else fresh_dims(output) for output in call.outputs]
 
 
 @rule(*_GAIN)
@@ -48,6 +49,19 @@ def _roles(call: Call, role: Role) -> None:
         for dim in range(tensor.dim()):
             if tensor.shape[dim] != 1:
                 call.role(tensor, dim, role)
+
+
+@rule("glu")
+def gated_linear_unit(call: Call) -> Dims:
+    """a * sigmoid(b) for the halves a, b of one dimension (Dauphin et al. 2017, eq. 1): the halves are one axis."""
+    dims = list(call.dims(call["self"]))
+    dim = call.get("dim", -1) % len(dims)
+    first, second = cut(dims[dim], call.out.shape[dim])
+    if first is None or second is None:
+        raise NotUnderstood("nothing to halve")
+    unify(first, second)
+    dims[dim] = first
+    return dims
 
 
 @rule("copy")

@@ -141,7 +141,7 @@ def slice_(call: Call) -> DimensionMap:
     if call.get("step", 1) != 1 or kept == 0:
         call.pins([call.dims(tensor)[dim]], "strided or empty slice")
         return _segment(call, dim, fresh(kept, "strided or empty slice"))
-    _, tail = cut(call.dims(tensor)[dim], start)
+    call.start, tail = cut(call.dims(tensor)[dim], start)
     piece, _ = cut(tail, kept) if tail is not None else (None, None)
     return _segment(call, dim, piece if piece is not None and kept != 1 else fresh(kept))
 

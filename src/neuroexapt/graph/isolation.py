@@ -1,0 +1,76 @@
+"""Running a user's ``forward`` without leaving a trace in the model's Python state or in any global generator.
+
+A forward may cache tensors in attributes, count its calls, register buffers or draw random numbers. What it did while
+we looked is taken back, so that looking never changes a training run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+_STORES = ("_parameters", "_buffers", "_modules")
+
+
+@contextlib.contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Restores every attribute of every module on exit, and the contents of attributes that are lists, dicts or sets.
+
+    Memory: one dictionary of references per module.
+    """
+    saved = [(module, dict(vars(module)), _contents(module)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, contents in saved:
+            vars(module).clear()
+            vars(module).update(attributes)
+            for container, kept in contents:
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(kept)
+
+
+def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
+    found = [value for name, value in vars(module).items() if name in _STORES or type(value) in (list, dict, set)]
+    return [(value, value.copy()) for value in found]
+
+
+@contextlib.contextmanager
+def generators_kept(seed: int | None = None) -> Iterator[Callable[[], bool]]:
+    """Restores the global generators of torch (CPU and CUDA in use), Python and NumPy on exit.
+
+    Args:
+        seed: Seeds torch's generators inside, so that two runs draw the same.
+
+    Yields:
+        A function that says whether anything has been drawn since.
+    """
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        generators += list(torch.cuda.default_generators)
+    before, python_before, numpy_before = _states(generators), random.getstate(), np.random.get_state()
+    try:
+        if seed is not None:
+            for generator in generators:
+                generator.manual_seed(seed)
+        started = (_states(generators), random.getstate(), _numpy_state())
+        yield lambda: (_states(generators), random.getstate(), _numpy_state()) != started
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
+        random.setstate(python_before)
+        np.random.set_state(numpy_before)
+
+
+def _states(generators: list[torch.Generator]) -> list[bytes]:
+    return [generator.get_state().numpy().tobytes() for generator in generators]
+
+
+def _numpy_state() -> tuple[Any, ...]:
+    return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state())
