@@ -3,6 +3,7 @@
 from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup, Member
+from neuroexapt.graph.isolation import attributes_kept, generators_kept
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.permutation import distrusted_groups, permutation_error, relative_change
 from neuroexapt.graph.positions import NEW
@@ -23,7 +24,9 @@ __all__ = [
     "ModuleCall",
     "Role",
     "Space",
+    "attributes_kept",
     "distrusted_groups",
+    "generators_kept",
     "in_mode",
     "named_tensors",
     "permutation_error",

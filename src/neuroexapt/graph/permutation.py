@@ -1,19 +1,22 @@
 """The law of the graph: permuting every free axis, in all its members, leaves the model's output unchanged.
 
-A wrong tie, or a missed one, shows at once; so a graph that passes on the real weights can be trusted with them.
+A wrong tie, or a missed one, shows at once; so a graph that passes on the real weights can be trusted with them. Fresh
+norms and zero-initialised layers would hide errors, because permuting equal numbers does nothing; so tensors whose
+entries are all equal are moved off them first.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
+from neuroexapt.graph.fakes import in_mode, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup
+from neuroexapt.graph.isolation import attributes_kept, generators_kept
 from neuroexapt.graph.model_graph import ModelGraph
 
 
@@ -23,62 +26,93 @@ def permutation_error(graph: ModelGraph, generator: torch.Generator, groups: Seq
     Returns:
         Largest change of any output element relative to the largest output element.
     """
-    before = _outputs(graph.model, graph.inputs)
-    with _permuted(graph, generator, groups):
-        after = _outputs(graph.model, graph.inputs)
-    return relative_change(before, after)
+    tensors = _probe_tensors(graph, generator)
+    return _error(graph, tensors, _outputs(graph, tensors), generator, groups)
 
 
 def distrusted_groups(
     graph: ModelGraph, generator: torch.Generator, tolerance: float
 ) -> list[tuple[ChannelGroup, float]]:
     """Returns the groups whose permutation changes the output, found by halving; empty for a graph that holds."""
-    return _search(graph, generator, tolerance, [g for g in graph.groups if not g.pin_reason])
+    tensors = _probe_tensors(graph, generator)
+    before = _outputs(graph, tensors)
+
+    def search(groups: list[ChannelGroup]) -> list[tuple[ChannelGroup, float]]:
+        error = _error(graph, tensors, before, generator, groups) if groups else 0.0
+        if error <= tolerance:
+            return []
+        if len(groups) == 1:
+            return [(groups[0], error)]
+        middle = len(groups) // 2
+        return search(groups[:middle]) + search(groups[middle:])
+
+    return search([g for g in graph.groups if not g.pin_reason])
 
 
 def relative_change(before: list[Tensor], after: list[Tensor]) -> float:
-    """Largest |after - before| over all outputs, relative to the largest |before|; infinite when not comparable."""
+    """Largest |after - before| over all outputs, relative to the largest finite |before|.
+
+    Equal infinities and two NaNs in the same place count as no change; outputs of other shapes, or an infinity or NaN
+    on one side only, as an infinite one.
+    """
     if [t.shape for t in before] != [t.shape for t in after]:
         return float("inf")
     worst = 0.0
     for old, new in zip(before, after, strict=True):
-        if old.numel():
-            scale = old.double().abs().max().clamp_min(1e-12)
-            change = (new.double() - old.double()).abs().max() / scale
-            worst = max(worst, float(change)) if bool(torch.isfinite(change)) else float("inf")
+        x, y = old.double(), new.double()
+        differs = (x != y) & ~(x.isnan() & y.isnan())
+        if bool(differs.any()):
+            scale = torch.where(x.isfinite(), x.abs(), 0.0).max().clamp_min(1e-12)
+            change = float((y - x)[differs].abs().max() / scale)
+            worst = max(worst, change) if math.isfinite(change) else float("inf")
     return worst
 
 
-def _search(
-    graph: ModelGraph, generator: torch.Generator, tolerance: float, groups: list[ChannelGroup]
-) -> list[tuple[ChannelGroup, float]]:
-    error = permutation_error(graph, generator, groups) if groups else 0.0
-    if error <= tolerance:
-        return []
-    if len(groups) == 1:
-        return [(groups[0], error)]
-    middle = len(groups) // 2
-    found = _search(graph, generator, tolerance, groups[:middle])
-    return found + _search(graph, generator, tolerance, groups[middle:])
-
-
-def _outputs(model: nn.Module, inputs: ExampleInputs) -> list[Tensor]:
-    with in_mode(model, training=False), torch.random.fork_rng(), torch.no_grad():
-        leaves = tree_leaves(inputs.call(model))
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _permuted(
-    graph: ModelGraph, generator: torch.Generator, groups: Sequence[ChannelGroup]
-) -> contextlib.AbstractContextManager[None]:
+def _error(
+    graph: ModelGraph,
+    tensors: dict[str, Tensor],
+    before: list[Tensor],
+    generator: torch.Generator,
+    groups: Sequence[ChannelGroup],
+) -> float:
     edits = {g.leaf: torch.randperm(g.size, generator=generator) for g in groups}
-    permuted: dict[str, Tensor] = {}
+    permuted = dict(tensors)
     for name, tensor in named_tensors(graph.model).items():
         maps = graph.sources(name, edits)
         if any(m is not None for m in maps):
-            values = gathered(tensor.detach(), maps)
-            permuted[name] = nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
-    return slots_holding(graph.model, permuted)
+            permuted[name] = _alike(tensor, gathered(tensors.get(name, tensor).detach(), maps))
+    return relative_change(before, _outputs(graph, permuted))
+
+
+def _probe_tensors(graph: ModelGraph, generator: torch.Generator) -> dict[str, Tensor]:
+    """Copies of all buffers, and of the parameters whose entries are all equal: those with noise of one sign on top."""
+    buffers = {name for name, _ in graph.model.named_buffers()}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in named_tensors(graph.model).items():
+        values = tensor.detach()
+        if tensor.is_floating_point() and tensor.numel() > 1 and bool((values == values.flatten()[0]).all()):
+            noise = torch.rand(tensor.shape, generator=generator) * 0.5
+            tensors[name] = _alike(tensor, values + noise.to(values))
+        elif name in buffers:
+            tensors[name] = values.clone()
+    return tensors
+
+
+def _alike(tensor: Tensor, values: Tensor) -> Tensor:
+    return nn.Parameter(values, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
+
+
+def _outputs(graph: ModelGraph, tensors: dict[str, Tensor]) -> list[Tensor]:
+    model = graph.model
+    with (
+        attributes_kept(model),
+        generators_kept(seed=0),
+        slots_holding(model, tensors),
+        in_mode(model, training=False),
+        torch.no_grad(),
+    ):
+        leaves = tree_leaves(graph.inputs.call(model))
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 
 
 def gathered(tensor: Tensor, maps: Sequence[Tensor | None]) -> Tensor:

@@ -1,7 +1,6 @@
 """The only writer: carries a plan out on a model and its optimizer, every write with its inverse in the undo log.
 
-Parameters keep their identity (``torch.utils.swap_tensors``: same object, same slot of the same param group, new
-storage), so optimizers, schedulers, EMA copies and tied weights stay valid, and swapping back is the undo.
+Parameters keep their identity (same object, same slot of the same param group, new storage: ``swap.py``), so optimizers, schedulers, EMA copies and tied weights stay valid, and swapping back is the undo.
 """
 
 from __future__ import annotations
@@ -10,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import AttributeEdit, named_tensors
+from neuroexapt.graph import AttributeEdit, generators_kept, named_tensors
 from neuroexapt.surgery.gather import filled
 from neuroexapt.surgery.graft import attach, detach
 from neuroexapt.surgery.optimizer_state import adopt, check_movable, move_state
 from neuroexapt.surgery.pieces import PIECES
 from neuroexapt.surgery.plan import GraftEdit, Plan, TensorEdit
+from neuroexapt.surgery.swap import Exchange
 from neuroexapt.surgery.undo import UndoLog
 
 
@@ -36,35 +35,14 @@ def write(model: nn.Module, optimizer: Optimizer | None, plan: Plan, log: UndoLo
 
 
 def _resize(tensor: Tensor, optimizer: Optimizer | None, edit: TensorEdit, log: UndoLog) -> None:
-    _refuse_hooks(tensor, edit.path)
     if optimizer is not None:
         check_movable(optimizer, tensor, edit.path)
     old_shape = tensor.shape
     data = filled(tensor, edit.maps, edit.fill)
     other = nn.Parameter(data, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
-    _swap(tensor, other, edit.path)
-    log.add(lambda: _swap(tensor, other, edit.path))
+    log.add(Exchange(tensor, other, edit.path).undo)
     if optimizer is not None:
         move_state(optimizer, tensor, old_shape, edit.maps, log)
-
-
-def _swap(tensor: Tensor, other: Tensor, path: str) -> None:
-    """Exchanges the contents of two tensors; Python attributes stay with the object that the user holds."""
-    try:
-        torch.utils.swap_tensors(tensor, other)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise SurgeryError(
-            f"{path}: its storage cannot be replaced: {error} Edit between optimizer.step() and the next forward, "
-            "with no loss or output of the last one kept."
-        ) from error
-    tensor.__dict__, other.__dict__ = other.__dict__, tensor.__dict__
-
-
-def _refuse_hooks(tensor: Tensor, path: str) -> None:
-    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
-        raise SurgeryError(
-            f"{path}: has gradient hooks, which would be lost. Remove them and register them again after."
-        )
 
 
 def _set_attribute(model: nn.Module, edit: AttributeEdit, log: UndoLog) -> None:
@@ -77,8 +55,7 @@ def _set_attribute(model: nn.Module, edit: AttributeEdit, log: UndoLog) -> None:
 def _graft(model: nn.Module, optimizer: Optimizer | None, edit: GraftEdit, log: UndoLog) -> None:
     site = model.get_submodule(edit.site)
     like = next((p for p in [*site.parameters(), *model.parameters()] if p.is_floating_point()), torch.empty(0))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(edit.seed)
+    with generators_kept(seed=edit.seed), torch.device("cpu"):
         piece = PIECES[edit.piece](**edit.arguments)
     piece = piece.to(dtype=like.dtype, device=like.device).train(site.training)
     attach(site, piece)

@@ -59,7 +59,7 @@ def detach(site: nn.Module) -> None:
 
 def is_piece_path(path: str) -> bool:
     """Whether a module path lies inside a graft."""
-    return f".{CHILD}" in f".{path}"
+    return CHILD in path.split(".")
 
 
 def _grafted_class(base: type[nn.Module]) -> type[nn.Module]:

@@ -46,9 +46,15 @@ class Lineage:
             SurgeryError: The record is of another version or names an unknown mutation.
         """
         if record.get("version") != VERSION:
-            raise SurgeryError(f"lineage: found version {record.get('version')!r}, needed {VERSION}.")
+            raise SurgeryError(
+                f"lineage: found version {record.get('version')!r}, needed {VERSION}. "
+                "Read it with the release of neuroexapt that wrote it."
+            )
         try:
             steps = tuple(Step(parse(MUTATIONS, item["mutation"]), int(item["seed"])) for item in record["steps"])
-        except (KeyError, TypeError) as error:
-            raise SurgeryError(f"lineage: a step is malformed: {error!r}.") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise SurgeryError(
+                f"lineage: a step is malformed: {error!r}; needed {{'mutation': {{'kind': ...}}, 'seed': int}}. "
+                "Take the record from `Lineage.to_json`."
+            ) from error
         return Lineage(steps)

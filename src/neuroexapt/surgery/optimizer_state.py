@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
+from torch.utils._pytree import tree_leaves
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery.gather import gather
 from neuroexapt.surgery.undo import UndoLog
+
+_ADVICE = "Use SGD, Adam, AdamW, RMSprop or Adagrad."
 
 
 def check_movable(optimizer: Optimizer, parameter: Tensor, path: str) -> None:
@@ -20,13 +24,17 @@ def check_movable(optimizer: Optimizer, parameter: Tensor, path: str) -> None:
     Raises:
         SurgeryError: Names the state and what to do.
     """
+    name = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise SurgeryError(f"{path}: {name} keeps one history for all parameters, which cannot be moved. {_ADVICE}")
     for key, value in optimizer.state.get(parameter, {}).items():
-        if isinstance(value, Tensor) and value.numel() > 1 and value.shape != parameter.shape:
-            raise SurgeryError(
-                f"{path}: {type(optimizer).__name__} keeps {key!r} of shape {tuple(value.shape)} for a parameter of "
-                f"shape {tuple(parameter.shape)}; only state of the same shape can be moved. "
-                "Use SGD, Adam, AdamW or RMSprop."
-            )
+        for part in tree_leaves(value):
+            is_moved = part is value and part.shape == parameter.shape if isinstance(part, Tensor) else True
+            if not is_moved and part.numel() > 1:
+                raise SurgeryError(
+                    f"{path}: {name} keeps {key!r} of shape {tuple(part.shape)} for a parameter of shape "
+                    f"{tuple(parameter.shape)}; only state of the same shape can be moved. {_ADVICE}"
+                )
 
 
 def move_state(
@@ -41,7 +49,8 @@ def move_state(
         maps: Where each index came from.
         log: Gets the inverse.
     """
-    if parameter not in optimizer.state:
+    if parameter not in optimizer.state:  # it may get state of the new shape before it is taken back
+        log.add(lambda: optimizer.state.pop(parameter, None))
         return
     old: dict[str, Any] = optimizer.state[parameter]
     new = {
@@ -78,9 +87,10 @@ def adopt(optimizer: Optimizer, model: nn.Module, new: Sequence[nn.Parameter], l
         members = groups[id(sibling)]
         members.append(parameter)
         groups[id(parameter)] = members
-        log.add(lambda members=members, parameter=parameter: _remove(optimizer, members, parameter))  # type: ignore[misc]
+        log.add(partial(_remove, optimizer, parameter))
 
 
-def _remove(optimizer: Optimizer, members: list[Any], parameter: nn.Parameter) -> None:
-    members[:] = [p for p in members if p is not parameter]
+def _remove(optimizer: Optimizer, parameter: nn.Parameter) -> None:
+    for group in optimizer.param_groups:
+        group["params"][:] = [p for p in group["params"] if p is not parameter]
     optimizer.state.pop(parameter, None)

@@ -12,9 +12,9 @@ class UndoLog:
     """
 
     def __init__(self) -> None:
-        self._steps: list[Callable[[], None]] = []
+        self._steps: list[Callable[[], object]] = []
 
-    def add(self, undo: Callable[[], None]) -> None:
+    def add(self, undo: Callable[[], object]) -> None:
         """Registers the inverse of a write that has just been made."""
         self._steps.append(undo)
 

@@ -1,13 +1,12 @@
 """Looking at what a model computes, before and after an edit, without leaving a trace.
 
 Eval mode always; train mode too, with dropout layers switched off, unless the forward is random there or does not run
-on these inputs. It runs on copies of the buffers (running statistics); training flags and global generators are
-put back.
+on these inputs. It runs on copies of the buffers (running statistics); training flags, other attributes and global
+generators are put back.
 """
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,14 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
-from neuroexapt.graph import ExampleInputs, in_mode, relative_change, slots_holding
+from neuroexapt.graph import (
+    ExampleInputs,
+    attributes_kept,
+    generators_kept,
+    in_mode,
+    relative_change,
+    slots_holding,
+)
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # relative; set by summation order, not by the edit
 COARSE_TOLERANCE = 2e-2  # bfloat16 and half carry 8 to 11 bits
@@ -28,45 +34,51 @@ class Observation:
     eval: list[Tensor]
     train: list[Tensor] | None
 
-    def change_to(self, after: Observation) -> float:
-        """Largest relative change of any output, over both modes."""
-        change = relative_change(self.eval, after.eval)
-        if self.train is not None and after.train is not None:
-            change = max(change, relative_change(self.train, after.train))
-        return change
-
 
 def observe(model: nn.Module, inputs: ExampleInputs) -> Observation:
     """Runs the model in both modes and leaves nothing changed."""
-    with _on_copies_of_buffers(model):
-        evaluation = _outputs(model, inputs, training=False, seed=0)
+    evaluation, _ = _outputs(model, inputs, training=False)
     # A forward that cannot run in train mode on these inputs (batch norm on one sample) is verified in eval mode only.
     try:
-        with _on_copies_of_buffers(model):
-            first = _outputs(model, inputs, training=True, seed=0)
-        with _on_copies_of_buffers(model):
-            second = _outputs(model, inputs, training=True, seed=1)
+        training, is_random = _outputs(model, inputs, training=True)
+    except torch.OutOfMemoryError:
+        raise
     except (ValueError, RuntimeError):
         return Observation(evaluation, None)
-    is_random = relative_change(first, second) > 0
-    return Observation(evaluation, None if is_random else first)
+    return Observation(evaluation, None if is_random else training)
 
 
-def tolerance_for(outputs: list[Tensor]) -> float:
-    """Largest relative change that summation order alone explains, for the coarsest dtype among the outputs."""
-    return max((TOLERANCE.get(t.dtype, COARSE_TOLERANCE) for t in outputs), default=0.0)
+def change_since(before: Observation, model: nn.Module, inputs: ExampleInputs) -> float:
+    """Runs the model in the modes that were observed before and returns the largest relative change of any output.
+
+    Raises:
+        Exception: Whatever the forward raises, in a mode in which it ran before.
+    """
+    change = relative_change(before.eval, _outputs(model, inputs, training=False)[0])
+    if before.train is not None:
+        change = max(change, relative_change(before.train, _outputs(model, inputs, training=True)[0]))
+    return change
 
 
-def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool, seed: int) -> list[Tensor]:
-    devices = sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
-    with in_mode(model, training), torch.random.fork_rng(devices=devices), torch.no_grad():
-        torch.manual_seed(seed)
+def tolerance_for(model: nn.Module, outputs: list[Tensor]) -> float:
+    """Largest relative change that summation order alone explains, for the coarsest dtype of parameters and outputs."""
+    dtypes = {t.dtype for t in [*model.parameters(), *outputs] if t.is_floating_point()}
+    return max((TOLERANCE.get(dtype, COARSE_TOLERANCE) for dtype in dtypes), default=0.0)
+
+
+def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool) -> tuple[list[Tensor], bool]:
+    """Returns the outputs and whether a global generator was drawn from to make them."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with (
+        attributes_kept(model),
+        slots_holding(model, buffers),
+        in_mode(model, training),
+        generators_kept(seed=0) as drawn,
+        torch.no_grad(),
+    ):
         for module in model.modules():
             if isinstance(module, _DropoutNd):
                 module.training = False
         leaves = tree_leaves(inputs.call(model))
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _on_copies_of_buffers(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    return slots_holding(model, {name: buffer.clone() for name, buffer in model.named_buffers()})
+        is_random = drawn()
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()], is_random

@@ -36,8 +36,9 @@ class InsertLayer(Mutation):
     kernel_size: int = 3
 
     def __post_init__(self) -> None:
-        if not isinstance(self.site, str) or not isinstance(self.kernel_size, int) or self.kernel_size % 2 != 1:
-            raise ValueError(f"needs site: str and an odd kernel_size, found {self.site!r} and {self.kernel_size!r}")
+        size = self.kernel_size
+        if not isinstance(self.site, str) or not isinstance(size, int) or size % 2 != 1 or size < 1:
+            raise ValueError(f"needs site: str and an odd kernel_size >= 1, found {self.site!r} and {size!r}")
 
     @classmethod
     def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:

@@ -1,0 +1,69 @@
+"""Giving a parameter another storage while it stays the same object in the same places.
+
+Exchanges the C++ contents of two tensors, as ``torch.utils.swap_tensors`` does, with two differences. Python attributes
+and the class stay with the object that the user holds. And where an autograd graph that has run its backward is still
+referred to (a loop's ``loss``), the contents that leave are closed to it only until they come back: a second backward
+through the old graph is an error after an edit, and works again after the edit is reverted.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neuroexapt.errors import SurgeryError
+
+
+class Exchange:
+    """One exchange of contents and its undo; both tensors are kept alive by it.
+
+    Args:
+        tensor: The user's parameter or buffer.
+        other: What it gets; holds the old contents afterwards.
+        path: The parameter's name, for messages.
+
+    Raises:
+        SurgeryError: The storage cannot be exchanged; nothing has changed.
+    """
+
+    def __init__(self, tensor: Tensor, other: Tensor, path: str) -> None:
+        _check(tensor, path)
+        self._tensor, self._other, self._path = tensor, other, path
+        self._closed = _close(tensor, path)
+        torch._C._swap_tensor_impl(tensor, other)
+
+    def undo(self) -> None:
+        """Brings the old contents back; gradients may flow through them again."""
+        for handle in self._closed:
+            handle.remove()
+        _close(self._tensor, self._path)
+        torch._C._swap_tensor_impl(self._tensor, self._other)
+
+
+def _check(tensor: Tensor, path: str) -> None:
+    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        raise SurgeryError(
+            f"{path}: has gradient hooks, which would be lost. Remove them and register them again after."
+        )
+    if weakref.getweakrefs(tensor):
+        raise SurgeryError(f"{path}: a weak reference to it exists, which would follow the old storage. Drop it first.")
+    allowed = 2 if tensor.is_leaf and tensor.requires_grad else 1  # its gradient accumulator holds one
+    if tensor._use_count() > allowed:
+        raise SurgeryError(
+            f"{path}: an autograd graph that has not run its backward still refers to it. Edit between optimizer.step() "
+            "and the next forward, with no output of the last forward kept."
+        )
+
+
+def _close(tensor: Tensor, path: str) -> list[Any]:
+    """Makes a later backward through graphs built on these contents an error; returns the handles that lift it."""
+    if tensor._use_count() < 2:
+        return []
+
+    def refuse(grad_outputs: Any) -> None:
+        raise SurgeryError(f"{path}: this backward belongs to a forward from before an edit. Run the forward again.")
+
+    return [torch.autograd.graph.get_gradient_edge(tensor).node.register_prehook(refuse)]
