@@ -117,7 +117,8 @@ class Morphogenesis:
     def after_step(self, loss: float | Tensor) -> None:
         """Notes one optimizer step and its training loss."""
         self._num_steps += 1
-        self._is_finite = self._is_finite and math.isfinite(float(loss))
+        value = loss.item() if isinstance(loss, Tensor) else loss
+        self._is_finite = self._is_finite and math.isfinite(value)
 
     def after_epoch(self, validation_metric: float, *, epochs_left: int | None = None) -> None:
         """Ends an epoch: decides a trial that is over, and begins another if a trigger fires.

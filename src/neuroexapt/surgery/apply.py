@@ -1,6 +1,7 @@
 """The only writer: carries a plan out on a model and its optimizer, every write with its inverse in the undo log.
 
-Parameters keep their identity (same object, same slot of the same param group, new storage: ``swap.py``), so optimizers, schedulers, EMA copies and tied weights stay valid, and swapping back is the undo.
+Parameters keep their identity (same object, same slot of the same param group, new storage: see ``swap``), so
+optimizers, schedulers, EMA copies and tied weights stay valid, and swapping back is the undo.
 """
 
 from __future__ import annotations

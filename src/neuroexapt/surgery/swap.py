@@ -51,16 +51,16 @@ def _check(tensor: Tensor, path: str) -> None:
     if weakref.getweakrefs(tensor):
         raise SurgeryError(f"{path}: a weak reference to it exists, which would follow the old storage. Drop it first.")
     allowed = 2 if tensor.is_leaf and tensor.requires_grad else 1  # its gradient accumulator holds one
-    if tensor._use_count() > allowed:
+    if tensor._use_count() > allowed:  # type: ignore[attr-defined]
         raise SurgeryError(
-            f"{path}: an autograd graph that has not run its backward still refers to it. Edit between optimizer.step() "
-            "and the next forward, with no output of the last forward kept."
+            f"{path}: an autograd graph that has not run its backward still refers to it. Edit between "
+            "optimizer.step() and the next forward, with no output of the last forward kept."
         )
 
 
 def _close(tensor: Tensor, path: str) -> list[Any]:
     """Makes a later backward through graphs built on these contents an error; returns the handles that lift it."""
-    if tensor._use_count() < 2:
+    if tensor._use_count() < 2:  # type: ignore[attr-defined]
         return []
 
     def refuse(grad_outputs: Any) -> None:
