@@ -46,7 +46,8 @@ def gradient_evidence(
 ) -> Evidence:
     """Estimates the squared norm of the expected loss gradient at some entries of the parameters.
 
-    Runs in train mode on copies of the buffers; parameters, their ``.grad`` and the global generators stay untouched.
+    Runs in train mode on copies of the buffers; parameters, their ``.grad`` and torch's global generators stay
+    untouched. Every batch draws its own dropout masks, as training does: the same mask for all would be read as signal.
 
     Args:
         model: Any module.
@@ -59,28 +60,46 @@ def gradient_evidence(
         The unbiased estimate ``sum_{i != j} <g_i, g_j> / (B (B - 1))``.
 
     Raises:
-        InputError: Fewer than two batches, no entries, or more bytes than allowed.
+        InputError: Fewer than two batches, no entries, an unknown name, or more bytes than allowed.
         NonFiniteLossError: A gradient is NaN or infinite.
     """
-    named = dict(model.named_parameters())
-    chosen = {name: mask for name, mask in entries.items() if named[name].requires_grad}
+    chosen = _trainable(model, entries)
+    num_entries = sum(p.numel() if mask is None else int(mask.sum()) for p, mask in chosen.values())
+    if not num_entries:
+        raise InputError(
+            "evidence: found no trainable entry, needed at least one. Choose an edit that adds parameters."
+        )
     rows: list[Tensor] = []
     num_samples = 0
-    for inputs, targets in batches:
-        row = _gradient(model, inputs, targets, loss_function, [named[name] for name in chosen], list(chosen.values()))
-        if not bool(torch.isfinite(row).all()):
-            raise NonFiniteLossError("evidence: the gradient is not finite. The run is saved; lower the learning rate.")
-        if (len(rows) + 1) * row.numel() * 4 > max_bytes:
-            raise InputError(
-                f"evidence: {len(rows) + 1} gradients of {row.numel()} entries need more than {max_bytes} bytes. "
-                "Use fewer evidence batches or a smaller edit."
-            )
-        rows.append(row)
-        num_samples += len(targets)
-    if len(rows) < 2 or not rows[0].numel():
-        raise InputError(f"evidence: found {len(rows)} batches, needed at least 2, and at least one entry.")
+    with torch.random.fork_rng(devices=_cuda_devices(model)):
+        for inputs, targets in batches:
+            if (needed := max(len(rows) + 1, 2) * num_entries * 4) > max_bytes:
+                raise InputError(
+                    f"evidence: {max(len(rows) + 1, 2)} gradients of {num_entries} entries take {needed} bytes, "
+                    f"allowed are {max_bytes}. Use fewer evidence batches or a smaller edit."
+                )
+            rows.append(_gradient(model, inputs, targets, loss_function, chosen))
+            num_samples += len(targets)
+    if len(rows) < 2:
+        raise InputError(f"evidence: found {len(rows)} batches, needed at least 2: one alone cannot show its noise.")
     value, spread = _unbiased_square_norm(torch.stack(rows))
-    return Evidence(value, spread, num_samples, len(rows) * rows[0].numel() * 4)
+    return Evidence(value, spread, num_samples, len(rows) * num_entries * 4)
+
+
+Chosen = Mapping[str, tuple[nn.Parameter, Tensor | None]]  # with the mask of the entries that count
+
+
+def _trainable(model: nn.Module, entries: Mapping[str, Tensor | None]) -> Chosen:
+    named = dict(model.named_parameters())
+    if unknown := sorted(entries.keys() - named.keys()):
+        raise InputError(
+            f"evidence: {type(model).__name__} has no parameter {unknown[0]}. Use model.named_parameters()."
+        )
+    return {name: (named[name], mask) for name, mask in entries.items() if named[name].requires_grad}
+
+
+def _cuda_devices(model: nn.Module) -> list[int]:
+    return sorted({p.device.index or 0 for p in model.parameters() if p.is_cuda})
 
 
 def _gradient(
@@ -88,15 +107,23 @@ def _gradient(
     inputs: Any,
     targets: Tensor,
     loss_function: Callable[[Any, Tensor], Tensor],
-    parameters: list[nn.Parameter],
-    masks: list[Tensor | None],
+    chosen: Chosen,
 ) -> Tensor:
+    """Returns the chosen entries of the gradient as one float32 vector."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    with slots_holding(model, buffers), in_mode(model, training=True), torch.random.fork_rng(), torch.enable_grad():
+    with slots_holding(model, buffers), in_mode(model, training=True), torch.enable_grad():
         loss = loss_function(model(inputs), targets)
+        parameters = [parameter for parameter, _ in chosen.values()]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    flat = [g.flatten() if m is None else g[m.to(g.device)] for g, m in zip(gradients, masks, strict=True)]
-    return torch.cat(flat).detach().to(torch.float32) if flat else torch.zeros(0)
+    flat = []
+    for (name, (_, mask)), gradient in zip(chosen.items(), gradients, strict=True):
+        flat.append(gradient.flatten() if mask is None else gradient[mask.to(gradient.device)])
+        if not bool(torch.isfinite(flat[-1]).all()):
+            raise NonFiniteLossError(
+                f"evidence: {name}: its gradient is not finite. Lower the learning rate, or look for bad values in "
+                "the data."
+            )
+    return torch.cat(flat).detach().to(torch.float32)
 
 
 def _unbiased_square_norm(rows: Tensor) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 from torch import Tensor
 
 from neuroexapt.analysis import Evidence, gradient_evidence
+from neuroexapt.errors import InputError, NonFiniteLossError
 from neuroexapt.surgery import Mutation, Surgeon
+
+logger = logging.getLogger(__name__)
 
 Batches = Callable[[int], Iterable[tuple[Any, Tensor]]]  # epoch -> batches of (inputs, targets)
 LossFunction = Callable[[Any, Tensor], Tensor]
@@ -36,6 +40,9 @@ def assay(
 ) -> Assay:
     """Applies a mutation, reads the gradient at its new entries, and reverts it to the bit.
 
+    Where the gradient cannot be read, because it is too large to hold or not finite, the assay has no evidence and a
+    warning says why.
+
     Raises:
         SurgeryError: The mutation was refused; nothing is changed.
     """
@@ -45,6 +52,8 @@ def assay(
         if batches is not None:
             entries = patch.new_entries(surgeon.model)
             evidence = gradient_evidence(surgeon.model, batches, loss_function, entries)
+    except (InputError, NonFiniteLossError) as error:
+        logger.warning("%s: not measured: %s", patch.description, error)
     finally:
         surgeon.revert(patch)
     return Assay(mutation, patch.description, patch.parameter_delta, patch.flop_delta, evidence)

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import ConfigError, SurgeryError, TrainingError
+from neuroexapt.errors import CheckpointError, ConfigError, SurgeryError, TrainingError
 from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
 from neuroexapt.morphogenesis.budget import Budget
@@ -38,21 +38,29 @@ Arm = Literal["main", "control", "trial"]
 
 @dataclass
 class _Trial:
-    """One event under way. Memory: two snapshots and one patch."""
+    """One event under way. Memory: one snapshot, two while the control hands over to the trial, and one patch."""
 
     proposal: Proposal
-    epochs_left: int
-    start: Snapshot
-    control_end: Snapshot | None = None
-    control_loss: float = math.inf
+    back_to: Snapshot  # where control and trial begin; once the trial runs, the end of the control
+    control_losses: list[float] = field(default_factory=list)
+    trial_losses: list[float] = field(default_factory=list)
     patch: Patch | None = None
 
 
 class Morphogenesis:
     """Grows a model between the epochs of a training loop.
 
-    Call ``after_step`` after every optimizer step and ``after_epoch`` with the validation loss after every epoch, with
-    no output or loss of the last step kept. ``arm`` says what the next epoch is run for.
+    Call ``after_step`` after every optimizer step and ``after_epoch`` with the validation loss after every epoch; train
+    in a function of its own, so that no output or loss of the last step is still referred to::
+
+        engine = Morphogenesis(model, optimizer, example_inputs, stateful=[scheduler])
+        for _ in range(num_epochs):
+            for inputs, targets in batches:
+                engine.after_step(train_step(model, optimizer, inputs, targets))  # returns loss.item()
+            scheduler.step()
+            engine.after_epoch(validation_loss(model))
+
+    ``arm`` says what the next epoch is run for; every event takes ``trial_epochs`` more of them.
 
     Args:
         model: Any module; edited in place.
@@ -132,25 +140,37 @@ class Morphogenesis:
 
     def conclude(self, validation_loss: float) -> None:
         """Ends an epoch of whatever arm it was; a trial that is over gets its verdict."""
+        loss = float(validation_loss)
+        self.history.num_steps, self._num_steps = self._num_steps, 0
         trial = self._trial
         if trial is None:
-            self.history.add_loss(validation_loss)
+            self.history.add_loss(loss)
             return
-        trial.epochs_left -= 1
-        if trial.epochs_left:
+        losses = trial.control_losses if trial.patch is None else trial.trial_losses
+        losses.append(loss)
+        if len(losses) < self.config.trial_epochs:
             return
         if trial.patch is None:
-            self._begin_trial(trial, validation_loss)
+            self._begin_trial(trial)
         else:
-            loss = validation_loss if self._is_finite else math.nan
-            self._end(trial, judge(trial.control_loss, loss, self.config.min_gain), loss)
+            measured = loss if self._is_finite else math.nan
+            self._end(trial, judge(trial.control_losses[-1], measured, self.config.min_gain), measured)
+
+    def abandon_trial(self, reason: str) -> None:
+        """Ends a trial that cannot go on, for example because its step fails: the edit goes, the control stays.
+
+        Raises:
+            TrainingError: No trial is under way.
+        """
+        if self._trial is None or self._trial.patch is None:
+            raise TrainingError(f"morphogenesis: `arm` is {self.arm!r}: only a trial can be abandoned.")
+        self._num_steps = 0
+        self._end(self._trial, Verdict(False, math.nan, f"the trial was given up: {reason}"), math.nan)
 
     def consider(self, *, epochs_left: int | None = None) -> None:
         """Begins an event if a trigger fires and the budget admits a candidate."""
         reason = why_now(self.config, self.history) if self._trial is None else ""
         room = epochs_left is None or epochs_left >= self.config.trial_epochs
-        steps, self._num_steps = self._num_steps, 0
-        self._is_finite = True
         if not reason or not room:
             return
         ranked = self._proposer.rank(self.surgeon, self.history)
@@ -158,10 +178,10 @@ class Morphogenesis:
             logger.info("epoch %d: %s, but no candidate is admissible", self.history.epoch, reason)
             self.history.last_event = self.history.epoch
             return
-        step_length = float(self._optimizer.param_groups[0]["lr"]) * steps * self.config.trial_epochs
-        proposal = Proposal.of(ranked, step_length, self.history)
+        rate = float(self._optimizer.param_groups[0]["lr"])
+        proposal = Proposal.of(ranked, rate * self.history.num_steps * self.config.trial_epochs, self.history)
         self._sink.send(proposal.event(reason, self.config.policy, self.history))
-        self._trial = _Trial(proposal, self.config.trial_epochs, self._snapshot())
+        self._trial = _Trial(proposal, self._snapshot())
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs, as JSON; between events only.
@@ -175,29 +195,40 @@ class Morphogenesis:
             "history": self.history.to_json(),
             "lineage": self.surgeon.lineage.to_json(),
             "proposer": self._proposer.state_dict(),
+            "num_steps": self._num_steps,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Grows the seed model by the saved lineage and takes the history over; load the weights afterwards."""
+        """Grows the seed model by the saved lineage and takes the history over; load the weights afterwards.
+
+        Raises:
+            CheckpointError: The model has grown already.
+            SurgeryError: The lineage does not fit the model.
+        """
+        if len(self.surgeon.lineage) or self._trial is not None:
+            raise CheckpointError(
+                "morphogenesis: the model has been changed already, needed its seed model. Build model, optimizer and "
+                "engine again, then load."
+            )
         lineage = Lineage.from_json(state["lineage"])
         self.surgeon = replay(self._model, lineage, self.surgeon.inputs, self._optimizer, self._seed)
         self.history = History(**state["history"])
         self._proposer.load_state_dict(state["proposer"])
+        self._num_steps = state["num_steps"]
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self._model, self._optimizer, self._stateful)
 
-    def _begin_trial(self, trial: _Trial, control_loss: float) -> None:
-        trial.control_loss, trial.control_end = control_loss, self._snapshot()
-        trial.start.restore()
+    def _begin_trial(self, trial: _Trial) -> None:
+        start, trial.back_to = trial.back_to, self._snapshot()
+        start.restore()
         began = time.perf_counter()
         try:
             trial.patch = patch = self.surgeon.apply(trial.proposal.choice.mutation)
         except SurgeryError as error:
             logger.warning("the proposed edit was refused: %s", error)
-            self._end(trial, Verdict(False, 0.0, str(error)), math.nan)
+            self._end(trial, Verdict(False, math.nan, str(error)), math.nan)
             return
-        trial.epochs_left = self.config.trial_epochs
         self._is_finite = True
         self._sink.send(
             MutationApplied(
@@ -218,11 +249,10 @@ class Morphogenesis:
         else:
             if trial.patch is not None:
                 self.surgeon.revert(trial.patch)
-            assert trial.control_end is not None
-            trial.control_end.restore()
+            trial.back_to.restore()
         self._trial = None
-        self.history.epoch += self.config.trial_epochs - 1
-        self.history.add_loss(trial_loss if verdict.accepted else trial.control_loss)
+        for loss in trial.trial_losses if verdict.accepted else trial.control_losses:
+            self.history.add_loss(loss)
         trial.proposal.learn(verdict, self.history, self.config.ban_epochs)
         self._sink.send(
             VerdictReached(
@@ -232,7 +262,7 @@ class Morphogenesis:
                 description=trial.proposal.choice.description,
                 predicted_gain=trial.proposal.prediction,
                 measured_gain=verdict.gain,
-                control_loss=trial.control_loss,
+                control_loss=trial.control_losses[-1],
                 trial_loss=trial_loss,
                 reason=verdict.reason,
             )

@@ -5,6 +5,7 @@ Memory: the losses of the last ``MAX_LOSSES`` epochs, one number per kind, one p
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,7 +18,8 @@ class History:
 
     Attributes:
         epoch: Epochs behind us on the line that counts.
-        losses: Validation losses of the latest of them.
+        losses: Validation losses of the latest of them; one that is not a number counts as infinite.
+        num_steps: Optimizer steps of the latest epoch.
         last_event: Epoch at which the latest trial ended, 0 for none.
         num_accepted: Edits that were kept.
         num_rolled_back: Edits that were undone.
@@ -28,6 +30,7 @@ class History:
 
     epoch: int = 0
     losses: list[float] = field(default_factory=list)
+    num_steps: int = 0
     last_event: int = 0
     num_accepted: int = 0
     num_rolled_back: int = 0
@@ -38,7 +41,7 @@ class History:
     def add_loss(self, loss: float) -> None:
         """Notes the validation loss of one more epoch."""
         self.epoch += 1
-        self.losses = [*self.losses, loss][-MAX_LOSSES:]
+        self.losses = [*self.losses, math.inf if math.isnan(loss) else loss][-MAX_LOSSES:]
 
     def is_banned(self, place: str) -> bool:
         """Whether an edit failed here not long ago."""

@@ -112,7 +112,7 @@ class Proposer:
             try:
                 found = assay(surgeon, mutation, batches, self._loss_function)
             except SurgeryError as error:
-                logger.info("candidate refused: %s", error)
+                logger.warning("candidate refused: %s", error)
                 continue
             cost = surgeon.graph.cost
             samples = 3 * (found.evidence.num_samples if found.evidence else 0) + OBSERVATIONS * cost.batch_size

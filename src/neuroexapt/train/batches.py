@@ -28,9 +28,7 @@ def batches(
     """
     count = len(labels)
     order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    starts = list(range(0, count, size))
-    if len(starts) > 1 and count - starts[-1] == 1:
-        starts.pop()
+    starts = range(0, num_batches(count, size) * size, size)
     for start, end in zip(starts, [*starts[1:], count], strict=True):
         chosen = order[start:end]
         yield normalise(images[chosen].to(device)), labels[chosen].to(device)
@@ -38,5 +36,5 @@ def batches(
 
 def num_batches(count: int, size: int) -> int:
     """Returns how many batches ``batches`` yields."""
-    full = -(-count // size)
-    return full - 1 if full > 1 and count % size == 1 else full
+    full, rest = divmod(count, size)
+    return full + 1 if rest > 1 or (rest == 1 and full == 0) else full

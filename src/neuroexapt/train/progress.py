@@ -33,7 +33,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The model that validation chose so far.
+    """The checkpoint that validation chose so far; at first none, which any beats.
 
     Attributes:
         checkpoint: Name of its directory in the store.
@@ -42,10 +42,15 @@ class Best:
         validation_accuracy: Then.
     """
 
-    checkpoint: str
-    epoch: int
-    validation_loss: float
-    validation_accuracy: float
+    checkpoint: str = ""
+    epoch: int = 0
+    validation_loss: float = math.inf
+    validation_accuracy: float = -1.0
+
+    @staticmethod
+    def of(checkpoint: str, progress: Progress) -> Best:
+        """Returns the present model as the best one."""
+        return Best(checkpoint, progress.epoch, progress.validation_loss, progress.validation_accuracy)
 
     def is_beaten_by(self, progress: Progress) -> bool:
         """Whether the present model is better: higher accuracy, or the same with a lower loss."""

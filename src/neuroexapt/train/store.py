@@ -81,6 +81,11 @@ class CheckpointStore:
         self.keep = keep
         self._sound: set[str] = set()  # names that this object wrote or verified
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no checkpoint, sound or damaged, is there."""
+        return not self._candidates()
+
     def save(self, step: int, payload: Payload) -> Path:
         """Writes ``step-00000120``; an earlier checkpoint of that step is replaced, safely.
 

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from neuroexapt.config import GrowConfig, to_json
-from neuroexapt.errors import CheckpointError
-from neuroexapt.events import CheckpointRejected, EventSink, FanOut, RunFinished, RunStarted
+from neuroexapt.errors import CheckpointError, OutOfMemoryError
+from neuroexapt.events import EventSink, FanOut, RunFinished, RunStarted
 from neuroexapt.graph import trace
-from neuroexapt.resources import peak_resident_bytes
+from neuroexapt.resources import peak_resident_bytes, pick_device
 from neuroexapt.train.run import Run
 from neuroexapt.train.splits import Splits
+from neuroexapt.train.step import is_out_of_memory
 from neuroexapt.train.store import CheckpointStore
 
 logger = logging.getLogger(__name__)
@@ -72,22 +73,42 @@ class Trainer:
         Args:
             model: The seed network, also when resuming.
             data: Three splits.
-            resume: Go on from the newest good checkpoint in ``run_dir``.
+            resume: Go on from the newest good checkpoint in ``run_dir``; from the beginning where none was written yet.
 
         Raises:
             TraceError: The model does not run on these data.
-            CheckpointError: There is nothing to resume, or it does not fit.
+            CheckpointError: What there is to resume does not verify or fit, or a new run would write over another one.
             TrainingError: The run could not go on; it is saved up to its last checkpoint.
         """
-        with torch.random.fork_rng(), tempfile.TemporaryDirectory() as temporary:
+        device = pick_device(self.config.device)
+        cuda = [device.index] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), tempfile.TemporaryDirectory() as temporary:
             torch.manual_seed(self.config.seed)
-            root = Path(self.run_dir or temporary) / "checkpoints"
-            run = Run(self.config, model, data, CheckpointStore(root), self._events, self._should_stop)
-            if resume:
-                run.resume()
-            else:
-                self._start(run)
-            return self._finish(run, self._train(run))
+            store = CheckpointStore(Path(self.run_dir or temporary) / "checkpoints")
+            if not resume and not store.is_empty:
+                raise CheckpointError(
+                    f"{store.root}: holds the checkpoints of a run. Resume it, or give another run_dir."
+                )
+            run = Run(self.config, model, data, store, self._events, self._should_stop)
+            try:
+                self._begin(run, resume)
+                return self._finish(run, self._train(run))
+            except (MemoryError, RuntimeError) as error:  # outside a step: evaluation, evidence, an edit
+                if not is_out_of_memory(error):
+                    raise
+                raise OutOfMemoryError(
+                    f"epoch {run.progress.epoch + 1}: {error}. The run is saved up to its last checkpoint; "
+                    "resume it with more memory."
+                ) from error
+
+    def _begin(self, run: Run, resume: bool) -> None:
+        if resume and not run.store.is_empty:
+            run.resume()
+            return
+        if resume:
+            logger.warning("%s: no checkpoint was written before the run ended; it begins anew", run.store.root)
+            self._events.rewind(0)
+        self._start(run)
 
     def _start(self, run: Run) -> None:
         self._events.send(
@@ -112,29 +133,19 @@ class Trainer:
     def _train(self, run: Run) -> str:
         """Trains to the end or to a budget; returns which it was."""
         epochs, limit = self.config.train.epochs, self.config.train.max_seconds
-        run.engine.consider(epochs_left=epochs - run.progress.epoch)
         while run.progress.epoch < epochs:
-            run.train_epoch()
-            run.engine.conclude(run.progress.validation_loss)
-            if run.engine.arm != "main":
-                continue
-            if run.progress.epoch % self.config.train.checkpoint_every == 0 or run.progress.epoch == epochs:
-                run.save()
-            if limit is not None and run.seconds > limit and run.progress.epoch < epochs:
-                return f"stopped by max_seconds = {limit:g}"
             run.engine.consider(epochs_left=epochs - run.progress.epoch)
+            run.train_epoch()
+            if run.is_due:
+                run.save()
+                if limit is not None and run.seconds > limit and run.progress.epoch < epochs:
+                    return f"stopped by max_seconds = {limit:g}"
         return COMPLETED
 
     def _finish(self, run: Run, reason: str) -> RunResult:
-        try:
-            model = run.chosen_model()
-        except CheckpointError as error:
-            logger.warning("the chosen model cannot be read, the latest one is measured instead: %s", error)
-            self._events.send(CheckpointRejected(path=run.best.checkpoint if run.best else "", reason=str(error)))
-            model = run.model
-        assert run.best is not None
+        model = run.chosen_model()
         loss, accuracy = run.measure(run.data.test, model)
-        cost = trace(model, run.probe).cost
+        cost = trace(model, run.feed.probe).cost
         history = run.engine.history
         finished = RunFinished(
             reason=reason,
