@@ -1,7 +1,7 @@
 """Where to grow: evidence per added FLOP against the uniform baseline, and against never growing, on digits.
 
-Each row is one run of ``neuroexapt grow`` with its own seed; finished runs are not repeated. The runs stay in ``--out``; their
-commands, verdicts and closing figures go to ``benchmarks/results/placement.json`` and the table to ``placement.md`` beside it.
+Each row is one run of ``neuroexapt grow`` with its own seed; finished runs are not repeated. The runs stay in ``--out``;
+their commands, verdicts and closing figures go to ``benchmarks/results/placement.json``, the table to ``placement.md``.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def facts(run_dir: Path, arguments: list[str]) -> dict[str, Any]:
     """Runs one arm unless its journal is complete; returns its command, verdicts and closing figures."""
     journal = run_dir / "journal.jsonl"
     command = ["grow", "--out", str(run_dir), *arguments]
-    if not journal.exists() or not isinstance(read_journal(journal)[-1], RunFinished):
-        if code := neuroexapt(command):
-            raise SystemExit(f"{run_dir}: the run ended with exit code {code}")
+    is_done = journal.exists() and isinstance(read_journal(journal)[-1], RunFinished)
+    if not is_done and (code := neuroexapt(command)):
+        raise SystemExit(f"{run_dir}: the run ended with exit code {code}")
     events = read_journal(journal)
     started = next(e for e in events if isinstance(e, RunStarted))
     return {
@@ -57,6 +57,7 @@ def row(arm: str, runs: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    """Runs what is missing and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/placement"))
     parser.add_argument("--seeds", type=int, default=5)
