@@ -103,13 +103,16 @@ class ModelGraph:
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
         group.leaf.pin_reason = reason
-        for name in ("groups", "_unresizable"):
+        for name in ("groups", "_unresizable", "_unresizable_if_read"):
             self.__dict__.pop(name, None)
 
     @cached_property
     def _unresizable(self) -> dict[Space, str]:
-        free = [g.leaf for g in self.groups if not g.pin_reason]
-        return unresizable(free, self.rehearse)
+        return unresizable([g.leaf for g in self.groups if not g.pin_reason and not g.readers], self.rehearse)
+
+    @cached_property
+    def _unresizable_if_read(self) -> dict[Space, str]:
+        return unresizable([g.leaf for g in self.groups if not g.pin_reason and g.readers], self.rehearse)
 
     def _refusal(self, group: ChannelGroup) -> str:
-        return self._unresizable.get(group.leaf, "")
+        return (self._unresizable_if_read if group.readers else self._unresizable).get(group.leaf, "")

@@ -46,6 +46,10 @@ def attributes_set(model: nn.Module, edits: Sequence[AttributeEdit]) -> Iterator
             setattr(module, name, value)
 
 
+class _DifferentError(Exception):
+    """Ends a rehearsal at the first operator that does something else."""
+
+
 class _Comparison(TorchDispatchMode):
     """Compares what every operator does at new sizes with what the trace says that it should do.
 
@@ -57,34 +61,36 @@ class _Comparison(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self._expected = iter([f for f in footprints if f.operator != _UNSTEADY])
         self._sizes = sizes
-        self.difference = ""  # the first one
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if outputs and isinstance(func, torch._ops.OpOverload) and not self.difference:
-            self.difference = self._compare(func, bind(func, args, kwargs or {}), outputs)
+        if outputs and isinstance(func, torch._ops.OpOverload):
+            self._compare(func, bind(func, args, kwargs or {}), outputs)
         return result
 
-    def _compare(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> str:
+    def _compare(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> None:
         operator = operator_name(func)
         if operator == _UNSTEADY:
-            return ""
+            return
         expected = next(self._expected, None)
         if expected is None or expected.operator != operator or len(expected.outputs) != len(outputs):
-            return f"the forward takes another path at another size, from {operator} on"
+            raise _DifferentError(f"the forward takes another path at another size, from {operator} on")
         for spaces, output in zip(expected.outputs, outputs, strict=True):
             for dim, space in enumerate(spaces):
                 wanted = resized(space, self._sizes)
                 if resolve(space).pin_reason is None and output.shape[dim] != wanted:
-                    return f"{operator} gives {output.shape[dim]} indices where {wanted} belong: a size in the code"
+                    raise _DifferentError(
+                        f"{operator} gives {output.shape[dim]} indices where {wanted} belong: a size in the code"
+                    )
         if expected.start is not None:
             wanted, size = resized(expected.start, self._sizes), arguments["self"].shape[arguments["dim"]]
             if arguments["start"] % size != wanted:
-                return f"{operator} starts at {arguments['start']} where {wanted} belongs: an offset in the code"
-        return ""
+                raise _DifferentError(
+                    f"{operator} starts at {arguments['start']} where {wanted} belongs: an offset in the code"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +128,13 @@ class Rehearsal:
                 found = output_shapes(fake_inputs.call(self.model))
         except MemoryError:
             raise
+        except _DifferentError as error:
+            return str(error)
         except Exception as error:
             return f"the forward fails at another size: {type(error).__name__}: {_first_line(error)}"
         if found != self.output_shapes:
             return f"the output would change its shape from {self.output_shapes} to {found}"
-        return comparison.difference
+        return ""
 
 
 def unresizable(leaves: Sequence[Space], trial: Callable[[Mapping[Space, int]], str]) -> dict[Space, str]:

@@ -15,8 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
+from neuroexapt.errors import TraceError
 from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward, forward_error, named_tensors
 from neuroexapt.graph.model_graph import ModelGraph
@@ -86,9 +88,11 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         The model's axes, channel groups and cost.
 
     Raises:
-        TraceError: The model's ``forward`` failed on fake tensors in eval mode; the message shows its error.
+        TraceError: The model's ``forward`` failed on fake tensors in eval mode; the message shows its error. Or a lazy
+            module has no parameters yet.
     """
     inputs = ExampleInputs.of(example_inputs)
+    _refuse_lazy(model)
     parameters = {
         name: Value(
             fresh_dims(tensor),
@@ -116,6 +120,12 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         unknown_operators={k: v for run in runs for k, v in run.recorder.unknown.items()},
         notes=tuple(notes),
     )
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if is_lazy(parameter):
+            raise TraceError(f"{name}: has no shape yet. Run one forward, which gives lazy modules their parameters.")
 
 
 def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], training: bool) -> _Run:

@@ -1,0 +1,131 @@
+"""The law of the graph, on every contract network and on networks that it can only partly edit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contracts.networks import NETWORKS, batch, build
+from graph.extra_networks import EXTRA, build_extra
+from neuroexapt.graph import ModelGraph, distrusted_groups, permutation_error, relative_change, trace
+from neuroexapt.surgery import Surgeon, candidates
+
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}  # relative; only the order of summation changes
+
+# Groups that stay free, so that pinning everything does not pass for an answer.
+FREE = {
+    "channel_shuffle": 5, "split_shuffle": 3, "pixel_shuffle": 0, "swiglu": 1, "glu": 1, "two_streams": 5, "unet": 2,
+    "group_norm": 3, "resnext": 4, "self_attention": 3, "transformer_layer": 3, "lstm": 2, "weight_norm": 1,
+    "linear_se": 3, "padded_shortcut": 1, "slice_add": 3, "copied_buffer": 0, "fold": 1, "reversed_gradient": 2,
+    "low_rank": 3, "grouped_query": 1, "einsum_attention": 3, "language": 2, "recursive": 1, "token_mixer": 2,
+    "one_dimensional": 1, "normalised": 2,
+}  # fmt: skip
+
+
+def assert_law(graph: ModelGraph, dtype: torch.dtype) -> None:
+    free = [g for g in graph.groups if not g.pin_reason]
+    for seed in range(2):
+        error = permutation_error(graph, torch.Generator().manual_seed(seed), free)
+        assert error <= TOLERANCES[dtype], distrusted_groups(graph, torch.Generator(), TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_permuting_every_free_axis_leaves_a_contract_network_unchanged(name: str, dtype: torch.dtype) -> None:
+    graph = trace(build(name, dtype), batch(dtype))
+    assert not graph.unknown_operators
+    assert_law(graph, dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("name", EXTRA)
+def test_permuting_every_free_axis_leaves_a_hard_network_unchanged(name: str, dtype: torch.dtype) -> None:
+    model, inputs = build_extra(name, dtype)
+    graph = trace(model, inputs)
+    if name != "lstm" or dtype is torch.float64:  # float32 runs in one fused operator
+        assert sum(not g.pin_reason for g in graph.groups) == FREE[name]
+    assert_law(graph, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated.*")
+@pytest.mark.parametrize("name", EXTRA)
+def test_every_edit_that_a_hard_network_offers_is_exact(name: str) -> None:
+    model, inputs = build_extra(name)
+    for mutation in candidates(trace(model, inputs)):
+        surgeon = Surgeon(*build_extra(name))
+        assert surgeon.apply(mutation).output_change <= TOLERANCES[torch.float64]
+
+
+class WrittenOrder(nn.Module):
+    """Every unit is multiplied by its own number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(4, 6, bias=False), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(self.up(x) * torch.ones(1, 6, dtype=x.dtype).cumsum(1))
+
+
+def test_an_order_that_the_code_writes_down_pins_the_axis() -> None:
+    graph = trace(WrittenOrder(), torch.randn(2, 4))
+    assert graph.group("up").pin_reason == "size written in the code (aten.ones)"
+
+
+def test_a_wrong_tie_is_found_by_halving_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build("conv_bn")
+    graph = trace(model, batch())
+    broken = next(g for g in graph.groups if not g.pin_reason)
+    original = ModelGraph.sources
+
+    def forgets_a_member(self: ModelGraph, path: str, edits: dict) -> tuple[Tensor | None, ...]:
+        maps = original(self, path, edits)
+        return tuple(None for _ in maps) if path == broken.members[-1].path else maps
+
+    monkeypatch.setattr(ModelGraph, "sources", forgets_a_member)
+    found = distrusted_groups(graph, torch.Generator().manual_seed(0), 1e-6)
+    assert [group.name for group, _ in found] == [broken.name]
+    surgeon = Surgeon(model, batch())
+    assert "the self-test failed: permuting it changed the outputs by" in surgeon.graph.group(broken.name).reason
+
+
+def test_fresh_norms_do_not_hide_a_missing_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 9, 1), nn.BatchNorm2d(9), nn.Conv2d(9, 5, 1)).double()
+    graph = trace(model, batch())
+    original = ModelGraph.sources
+    monkeypatch.setattr(ModelGraph, "sources", lambda s, p, e: (None,) if p.startswith("1.") else original(s, p, e))
+    assert distrusted_groups(graph, torch.Generator().manual_seed(0), 1e-6)
+
+
+def test_the_self_test_runs_on_copies_of_the_buffers() -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.down = nn.Linear(4, 6), nn.Linear(6, 3)
+            self.register_buffer("runs", torch.zeros(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.runs += 1
+            return self.down(torch.relu(self.up(x)))
+
+    model = Counts()
+    distrusted_groups(trace(model, torch.randn(2, 4)), torch.Generator(), 1e-3)
+    assert model.runs.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [
+        ([1.0, -math.inf], [1.0, -math.inf], 0.0),
+        ([1.0, math.nan], [1.0, math.nan], 0.0),
+        ([1.0, 2.0], [1.0, math.nan], math.inf),
+        ([1.0, math.inf], [1.0, 2.0], math.inf),
+        ([4.0, -2.0], [5.0, -2.0], 0.25),
+        ([0.0], [0.0, 0.0], math.inf),
+    ],
+)
+def test_relative_change_counts_what_differs(before: list[float], after: list[float], change: float) -> None:
+    assert relative_change([torch.tensor(before)], [torch.tensor(after)]) == change
