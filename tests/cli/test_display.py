@@ -1,4 +1,6 @@
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -107,6 +109,10 @@ def verdict(accepted: bool) -> VerdictReached:
     )
 
 
+def without_colours(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
 def shown(*events, terminal: bool = False, width: int = 80) -> str:
     file = io.StringIO()
     display = Display(Console(file=file, force_terminal=terminal, width=width))
@@ -129,30 +135,44 @@ def test_the_arm_of_a_trial_is_named():
 
 def test_a_proposal_says_what_where_why_cost_and_predicted_gain():
     assert shown(STARTED, PROPOSAL).splitlines()[-1] == (
-        "epoch  6  trigger: every 3 epochs -> widen stages.0.0.conv1 8 -> 12 channels (+12 % FLOPs), "
-        "predicted gain +0.021 (best of 14 by evidence)"
+        "epoch  6  try: widen stages.0.0.conv1 8 -> 12 channels; why: every 3 epochs; first by evidence of 14 "
+        "candidates; cost +12 % FLOPs, predicted gain +0.021"
     )
 
 
 def test_a_proposal_right_after_resuming_gives_its_cost_in_flops():
-    assert "(150 kFLOP more per sample)" in shown(RunResumed(epoch=6, path="x"), PROPOSAL)
+    assert "cost 150 kFLOP more per sample, predicted" in shown(RunResumed(epoch=6, path="x"), PROPOSAL)
 
 
 def test_a_kept_edit_says_what_it_cost_and_brought():
-    assert shown(APPLIED, verdict(True)) == (
-        "epoch  7  kept: validation loss 0.412 against 0.447 without it: gain +0.035 "
-        "(predicted +0.021; +936 parameters; outputs moved by 1.2e-07 at the edit)\n"
+    assert shown(STARTED, APPLIED, verdict(True)).splitlines()[-1] == (
+        "epoch  7  kept: validation loss 0.412 with it, 0.447 without; gain +0.035, predicted +0.021; "
+        "cost +936 parameters, +12 % FLOPs; outputs moved by 1.2e-07 at the edit"
     )
 
 
 def test_an_edit_rolled_back_gives_the_reason():
     line = shown(APPLIED, verdict(False))
-    assert "rolled back: validation loss 0.460 against 0.447 without it: gain -0.013" in line
-    assert line.endswith("; gain below 0\n")
+    assert (
+        "rolled back: validation loss 0.460 with it, 0.447 without; gain -0.013, predicted +0.021: gain below 0" in line
+    )
 
 
 def test_a_verdict_without_an_edit_gives_the_reason_alone():
     assert shown(verdict(False)) == ("epoch  7  rolled back: widen stages.0.0.conv1 8 -> 12 channels: gain below 0\n")
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_at_a_terminal_an_event_is_a_few_indented_lines_that_fit(width):
+    lines = without_colours(shown(PROPOSAL, APPLIED, verdict(False), terminal=True, width=width)).splitlines()
+    heads = [line for line in lines if not line.startswith(" " * 10)]
+    assert [head[:14].strip() for head in heads] == ["epoch  6  try:", "epoch  7  roll"]
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) >= 6
+
+
+def test_the_uniform_policy_takes_the_next_in_turn():
+    assert "next in turn of 14 candidates" in shown(replace(PROPOSAL, policy="uniform"))
 
 
 def test_faults_and_bad_checkpoints_are_said_and_saved_ones_are_not():

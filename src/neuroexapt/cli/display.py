@@ -1,9 +1,12 @@
-"""What the terminal shows while a run is under way: progress, and one or two lines for each growth event.
+"""What the terminal shows while a run is under way: progress, and what each growth event did.
 
-At a terminal a progress bar stays at the bottom and lines go above it; into a file or a pipe one plain line an epoch.
+At a terminal a progress bar stays at the bottom and lines go above it; into a file or a pipe it is one plain line for
+each epoch and each event.
 """
 
 from __future__ import annotations
+
+import textwrap
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -36,6 +39,8 @@ from neuroexapt.report.quantities import (
     in_time,
 )
 
+_INDENT = " " * len("epoch 12  ")
+
 
 class Display:
     """An event sink that writes for people. Memory: the latest event of each kind that a line refers to."""
@@ -58,12 +63,11 @@ class Display:
             case EpochFinished():
                 self._show_epoch(event)
             case ProposalMade():
-                self._say(self._proposal_line(event))
+                self._tell_proposal(event)
             case MutationApplied():
                 self._applied = event
             case VerdictReached():
-                self._say(_verdict_line(event, self._applied), "green" if event.accepted else "red")
-                self._applied = None
+                self._tell_verdict(event)
             case BatchRecovered():
                 self._say(f"{_at(event.epoch)}  step {event.step}: {event.fault}; {event.action}", "yellow")
             case CheckpointRejected():
@@ -121,16 +125,43 @@ class Display:
         progress, task = self._bar
         progress.update(task, completed=epoch, description=numbers)
 
-    def _proposal_line(self, event: ProposalMade) -> str:
-        if self._flops:
-            cost = f"{in_relative_change(event.added_flops, self._flops)} FLOPs"
-        else:
-            cost = f"{in_flops(event.added_flops)} more per sample"
-        return (
-            f"{_at(event.epoch)}  trigger: {event.trigger} -> {event.description} ({cost}), "
-            f"predicted gain {in_gain(event.predicted_gain)} "
-            f"(best of {in_count(event.num_candidates)} by {event.policy})"
+    def _tell_proposal(self, event: ProposalMade) -> None:
+        candidates = in_number_of(event.num_candidates, "candidate")
+        choice = "next in turn" if event.policy == "uniform" else f"first by {event.policy}"
+        self._say_parts(
+            f"{_at(event.epoch)}  try: {event.description}",
+            f"why: {event.trigger}; {choice} of {candidates}",
+            f"cost {self._flop_change(event.added_flops)}, predicted gain {in_gain(event.predicted_gain)}",
         )
+
+    def _tell_verdict(self, event: VerdictReached) -> None:
+        style = "green" if event.accepted else "red"
+        verdict = f"{_at(event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
+        applied, self._applied = self._applied, None
+        if applied is None:
+            self._say_parts(f"{verdict}: {event.description}: {event.reason}", style=style)
+            return
+        self._say_parts(
+            f"{verdict}: validation loss {in_loss(event.trial_loss)} with it, {in_loss(event.control_loss)} without",
+            f"gain {in_gain(event.measured_gain)}, predicted {in_gain(event.predicted_gain)}"
+            + ("" if event.accepted else f": {event.reason}"),
+            f"cost {in_change(applied.parameter_delta)} parameters, {self._flop_change(applied.flop_delta)}; "
+            f"outputs moved by {in_magnitude(applied.output_change)} at the edit",
+            style=style,
+        )
+
+    def _flop_change(self, added: int) -> str:
+        if self._flops:
+            return f"{in_relative_change(added, self._flops)} FLOPs"
+        return f"{in_flops(added)} more per sample"
+
+    def _say_parts(self, *parts: str, style: str | None = None) -> None:
+        """Says one event: at a terminal a line for each part, into a file one line for all, to be searched."""
+        if not self._console.is_terminal:
+            self._say("; ".join(parts), style)
+            return
+        for indent, part in zip(["", *[_INDENT] * (len(parts) - 1)], parts, strict=True):
+            self._say(textwrap.fill(part, self._console.width, initial_indent=indent, subsequent_indent=_INDENT), style)
 
     def _say(self, text: str, style: str | None = None) -> None:
         self._console.print(Text(text, style=style or ""), highlight=False, soft_wrap=not self._console.is_terminal)
@@ -146,19 +177,6 @@ def _epochs_in(event: RunStarted) -> int | None:
     train = event.config.get("train")
     epochs = train.get("epochs") if isinstance(train, dict) else None
     return epochs if isinstance(epochs, int) else None
-
-
-def _verdict_line(event: VerdictReached, applied: MutationApplied | None) -> str:
-    verdict = "kept" if event.accepted else "rolled back"
-    if applied is None:
-        return f"{_at(event.epoch)}  {verdict}: {event.description}: {event.reason}"
-    why = "" if event.accepted else f"; {event.reason}"
-    return (
-        f"{_at(event.epoch)}  {verdict}: validation loss {in_loss(event.trial_loss)} against "
-        f"{in_loss(event.control_loss)} without it: gain {in_gain(event.measured_gain)} "
-        f"(predicted {in_gain(event.predicted_gain)}; {in_change(applied.parameter_delta)} parameters; "
-        f"outputs moved by {in_magnitude(applied.output_change)} at the edit){why}"
-    )
 
 
 def _closing_block(event: RunFinished) -> list[str]:

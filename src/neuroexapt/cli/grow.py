@@ -1,73 +1,79 @@
-"""``neuroexapt grow``: train a small network and let it grow."""
+"""``neuroexapt grow``: train a small network on images and let it grow."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import difflib
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from torch import nn
 
+from neuroexapt.cli.arguments import warn
 from neuroexapt.cli.display import Display
-from neuroexapt.config import GrowConfig, apply_overrides, from_json, load_config, to_json
+from neuroexapt.cli.flags import ALLOWED_WITH_RESUME, add_flags, given, settings
+from neuroexapt.cli.run_folder import (
+    JOURNAL,
+    new_run,
+    old_run,
+    refuse_occupied,
+    saved_config,
+    write_config,
+)
+from neuroexapt.config import GrowConfig, apply_overrides, from_json, load_config, put
 from neuroexapt.data import load_data
-from neuroexapt.errors import CheckpointError, ConfigError, InputError
+from neuroexapt.data.splits import DataSplits
+from neuroexapt.errors import ConfigError, InputError, NeuroExaptError, TrainingError
+from neuroexapt.events import Event
 from neuroexapt.models import build_model
 from neuroexapt.report import JournalWriter, write_report
+from neuroexapt.resources import pick_device
+from neuroexapt.surgery import MUTATIONS
 from neuroexapt.train import Trainer, check_model
 
-CONFIG, JOURNAL = "config.json", "journal.jsonl"
-
-# flag -> (key in the configuration, type, help)
-FLAGS: dict[str, tuple[str, type, str]] = {
-    "--data": (
-        "data.source",
-        str,
-        '"digits", a Parquet file or folder, or a folder of class folders (default: digits)',
-    ),
-    "--limit": ("data.limit", int, "use at most this many images for training and validation (default: all)"),
-    "--model": ("model.source", str, '"resnet", "mlp" or package.module:function (default: resnet)'),
-    "--epochs": ("train.epochs", int, "passes over the training data (default: 30)"),
-    "--batch-size": ("train.batch_size", int, "samples per update (default: 64)"),
-    "--learning-rate": ("train.learning_rate", float, "peak learning rate (default: 0.003)"),
-    "--policy": ("morphogenesis.policy", str, 'where to grow: "uniform" or "evidence" (default: uniform)'),
-    "--max-events": ("morphogenesis.max_events", int, "accepted edits at most; 0 never grows (default: 6)"),
-    "--max-parameter-ratio": (
-        "morphogenesis.max_parameter_ratio",
-        float,
-        "parameters at the end over those of the seed network, at most (default: 8)",
-    ),
-    "--max-flop-ratio": ("morphogenesis.max_flop_ratio", float, "the same for forward FLOPs (default: 8)"),
-    "--max-seconds": ("train.max_seconds", float, "wall time after which the run stops, saved (default: none)"),
-    "--seed": ("seed", int, "of weights, data order and edits (default: 0)"),
-    "--device": ("device", str, '"auto", "cpu", "cuda", "cuda:1" or "mps" (default: auto)'),
-}
-ALLOWED_WITH_RESUME = ("--max-seconds",)
+DONE, STOPPED = 0, 3
 
 
 def add_parser(commands: Any) -> None:
     """Adds the command."""
-    parser = commands.add_parser("grow", help="train a small network on images and let it grow", description=__doc__)
-    for flag, (_, kind, text) in FLAGS.items():
-        parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
-    parser.add_argument("--out", type=Path, help="new folder for the run (default: runs/DATA-MODEL-seedSEED)")
-    parser.add_argument("--config", type=Path, help="YAML, TOML or JSON file with settings; flags win over it")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any setting, e.g. --set train.optimizer=sgd"
+    parser = commands.add_parser(
+        "grow",
+        help="train a small network on images and let it grow",
+        description="Train a small network on images and let it grow. What is written lies in one folder.",
+        epilog="Every other setting is in the config: --set train.optimizer=sgd, --set 'morphogenesis.kinds=[Widen]'. "
+        "Later wins: defaults, --config, --set, flags.",
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    add_flags(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="new folder for the run (default: runs/DATA-MODEL-seedSEED)"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="YAML, TOML or JSON file with settings (default: none)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any setting, value as YAML; may be given often (default: none)",
+    )
+    parser.add_argument(
+        "--resume", type=Path, metavar="RUN", help="go on with the run in this folder (default: start a new one)"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Runs or resumes one training and writes its report."""
-    config, run_dir = _resumed(options) if options.resume else _fresh(options)
+    is_resumed = options.resume is not None
+    config, run_dir = _resumed(options) if is_resumed else _fresh(options)
+    _check_names(config)
     data = load_data(config.data, seed=config.seed)
     model = build_model(
         config.model,
@@ -77,69 +83,98 @@ def run(options: argparse.Namespace) -> int:
         seed=config.seed,
     )
     check_model(model, data)
-    _write_config(run_dir, config)
+    holding: AbstractContextManager[None] = old_run(run_dir) if is_resumed else new_run(run_dir, config)
+    with holding:
+        return _train(config, run_dir, model, data, is_resumed)
+
+
+def _train(config: GrowConfig, run_dir: Path, model: nn.Module, data: DataSplits, is_resumed: bool) -> int:
     display = Display(Console(), num_epochs=config.train.epochs)
+    start = _Start(lambda: write_config(run_dir, config))  # a resumed run may have got more time
+    code = STOPPED
     with _stop_signals() as why:
         try:
             result = Trainer(
                 config,
                 run_dir,
-                [JournalWriter(run_dir / JOURNAL), display],
+                [start, JournalWriter(run_dir / JOURNAL), display],
                 command=shlex.join(["neuroexapt", *sys.argv[1:]]),
                 should_stop=lambda: why[-1] if why else "",
-            ).fit(model, data, resume=bool(options.resume))
+            ).fit(model, data, resume=is_resumed)
+            code = DONE if result.is_complete else STOPPED
+        except InputError as error:
+            if start.is_behind:
+                raise TrainingError(f"{error} The run is saved up to its last checkpoint.") from error
+            raise
         finally:
             display.close()
-            if (run_dir / JOURNAL).exists():
-                print(f"report: {write_report(run_dir)}")
-    return 0 if result.is_complete else 3
+            if start.is_behind:
+                _close(run_dir, is_done=code == DONE)
+    return code
+
+
+class _Start:
+    """A sink that notes when the first event comes: from then on there is a run, and faults are not bad input."""
+
+    def __init__(self, on_start: Callable[[], None]) -> None:
+        self.is_behind = False
+        self._on_start = on_start
+
+    def send(self, event: Event) -> None:
+        """Takes one event."""
+        if not self.is_behind:
+            self._on_start()
+        self.is_behind = True
+
+    def rewind(self, num_events: int) -> None:
+        """Does nothing: a start stays a start."""
+
+
+def _close(run_dir: Path, *, is_done: bool) -> None:
+    """Writes the report, whatever ended the run; a report that fails must not hide why."""
+    try:
+        print(f"report: {write_report(run_dir)}")
+    except (NeuroExaptError, OSError) as error:
+        warn(f"the report could not be written: {error}. Draw it later: neuroexapt report {run_dir}")
+    if not is_done:
+        print(f"go on: neuroexapt grow --resume {shlex.quote(str(run_dir))}")
 
 
 def _fresh(options: argparse.Namespace) -> tuple[GrowConfig, Path]:
     record = load_config(GrowConfig, options.config) if options.config else {}
-    record = apply_overrides(record, [*options.set, *_assignments(options)])
+    record = apply_overrides(record, options.set)
+    for key, value in settings(options).items():
+        put(record, key, value)
     config = from_json(GrowConfig, record)
-    name = f"{Path(config.data.source).name}-{config.model.source.replace(':', '.')}-seed{config.seed}"
-    run_dir = options.out or Path("runs") / name
-    if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-        raise InputError(
-            f"{run_dir}: holds another run or other files. Give another --out, or go on with it by --resume {run_dir}."
-        )
+    data = Path(config.data.source).resolve().name
+    run_dir = options.out or Path("runs") / f"{data}-{config.model.source.replace(':', '.')}-seed{config.seed}"
+    refuse_occupied(run_dir)
     return config, run_dir
 
 
 def _resumed(options: argparse.Namespace) -> tuple[GrowConfig, Path]:
-    run_dir: Path = options.resume
-    given = [flag for flag in FLAGS if _value(options, flag) is not None and flag not in ALLOWED_WITH_RESUME]
-    if given or options.set or options.config or options.out:
+    others = [flag for flag in given(options) if flag not in ALLOWED_WITH_RESUME]
+    others += [f"--{name}" for name in ("set", "config", "out") if getattr(options, name)]
+    if others:
         raise ConfigError(
-            "--resume: takes its settings from the run. Leave the other options away"
-            f"{' (' + ', '.join(given) + ')' if given else ''}; only {', '.join(ALLOWED_WITH_RESUME)} may change."
+            f"--resume: found {', '.join(others)} beside it, needed the run's own settings; only "
+            f"{', '.join(ALLOWED_WITH_RESUME)} may change. Leave the others away."
         )
-    if not (run_dir / CONFIG).is_file():
-        raise CheckpointError(
-            f"{run_dir}: found no {CONFIG}, needed the folder of a run. Start one with --out {run_dir}."
-        )
-    record = apply_overrides(load_config(GrowConfig, run_dir / CONFIG), _assignments(options))
-    return from_json(GrowConfig, record, where=str(run_dir / CONFIG)), run_dir
+    return saved_config(options.resume, settings(options)), options.resume
 
 
-def _assignments(options: argparse.Namespace) -> list[str]:
-    """Returns the flags that were given as ``key=value``."""
-    found = ((key, _value(options, flag)) for flag, (key, _, _) in FLAGS.items())
-    return [f"{key}={json.dumps(value)}" for key, value in found if value is not None]
+def _check_names(config: GrowConfig) -> None:
+    """Checks the names that the configuration itself cannot know, before anything is loaded or written.
 
-
-def _value(options: argparse.Namespace, flag: str) -> Any:
-    return getattr(options, flag.removeprefix("--").replace("-", "_"))
-
-
-def _write_config(run_dir: Path, config: GrowConfig) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / CONFIG).write_text(json.dumps(to_json(config), indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{run_dir}: cannot be written: {error}. Give another --out.") from error
+    Raises:
+        InputError: There is no such device or mutation kind.
+    """
+    pick_device(config.device)
+    for kind in config.morphogenesis.kinds:
+        if kind not in MUTATIONS:
+            near = difflib.get_close_matches(kind, MUTATIONS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "Correct the name."
+            raise ConfigError(f"morphogenesis.kinds: found {kind!r}, needed some of {', '.join(MUTATIONS)}. {hint}")
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Settings of a run: frozen values that check themselves on construction and go to JSON and back."""
 
-from neuroexapt.config.files import apply_overrides, from_json, load_config, to_json
+from neuroexapt.config.files import apply_overrides, from_json, load_config, put, to_json
 from neuroexapt.config.settings import (
     DataConfig,
     GrowConfig,
@@ -18,5 +18,6 @@ __all__ = [
     "apply_overrides",
     "from_json",
     "load_config",
+    "put",
     "to_json",
 ]

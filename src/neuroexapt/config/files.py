@@ -1,7 +1,8 @@
-"""Reading settings from files and from ``--set key=value``, with errors that teach."""
+"""Settings from files and from ``--set key=value``: read, put together and checked, with errors that teach."""
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import tomllib
@@ -13,6 +14,8 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from neuroexapt.config.problems import describe
+from neuroexapt.config.yaml_values import read_yaml, yaml_problem
 from neuroexapt.errors import ConfigError
 
 T = TypeVar("T")
@@ -26,8 +29,8 @@ def to_json(config: Any) -> dict[str, Any]:
     return result
 
 
-def from_json(cls: type[T], record: Mapping[str, Any], *, where: str = "config") -> T:
-    """Builds a config from a dictionary.
+def from_json(cls: type[T], record: Mapping[str, Any], *, where: str = "") -> T:
+    """Builds a config from a dictionary; ``where`` it came from is said first in an error.
 
     Raises:
         ConfigError: Lists every unknown key (with the nearest known one) and every bad value at once.
@@ -37,8 +40,9 @@ def from_json(cls: type[T], record: Mapping[str, Any], *, where: str = "config")
         try:
             return TypeAdapter(cls).validate_json(json.dumps(dict(record), default=str))
         except ValidationError as error:
-            problems = [_describe(item) for item in error.errors()]
-    raise ConfigError(f"{where}: " + "; ".join(problems))
+            problems = [describe(item) for item in error.errors()]
+    sentence = "; ".join(problems)
+    raise ConfigError((f"{where}: " if where else "") + sentence + ("" if sentence.endswith("?") else "."))
 
 
 def load_config(cls: type[T], path: str | Path) -> dict[str, Any]:
@@ -57,42 +61,74 @@ def apply_overrides(record: Mapping[str, Any], assignments: Iterable[str]) -> di
     """Returns ``record`` with every ``a.b=value`` put in; values are read as YAML.
 
     Raises:
-        ConfigError: An assignment has no ``=`` or goes through something that is not a mapping.
+        ConfigError: An assignment has no ``=``, or goes through something that is not a mapping.
     """
-    result: dict[str, Any] = json.loads(json.dumps(record))
+    result = copy.deepcopy(dict(record))
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
         if not separator or not key.strip():
             raise ConfigError(f"--set: found {assignment!r}, needed key=value, for example train.epochs=10.")
-        *parents, last = key.strip().split(".")
-        node = result
-        for name in parents:
-            child = node.setdefault(name, {})
-            if not isinstance(child, dict):
-                raise ConfigError(f"--set: {key}: {name} holds a value, not a section.")
-            node = child
         try:
-            node[last] = yaml.safe_load(text)
+            value = read_yaml(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"--set: {key}: {text!r} is not a value: {error}") from error
+            raise ConfigError(
+                f"--set: {key}: found {text!r}, which is no YAML value ({yaml_problem(error)}). Correct or quote it."
+            ) from error
+        put(result, key.strip(), value)
     return result
 
 
+def put(record: dict[str, Any], key: str, value: Any) -> None:
+    """Sets the entry that a dotted key names, and makes the sections above it where they are missing.
+
+    Raises:
+        ConfigError: A part of the key but the last holds a value.
+    """
+    *parents, last = key.split(".")
+    node = record
+    for name in parents:
+        child = node.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{key}: found {name} = {child!r}, which is a value, needed a section. Correct the key.")
+        node = child
+    node[last] = value
+
+
 def _read_mapping(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such file. Give a YAML, TOML or JSON file.")
-    if path.stat().st_size > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: {path.stat().st_size} bytes, more than the {MAX_CONFIG_BYTES} a config may have.")
+    kind = {".toml": "TOML", ".json": "JSON"}.get(path.suffix.lower(), "YAML")
     try:
-        text = path.read_text(encoding="utf-8")
-        record = tomllib.loads(text) if path.suffix == ".toml" else yaml.safe_load(text)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: cannot be read as {path.suffix or 'YAML'}: {error}") from error
+        record = _parse(_read_text(path), kind)
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: found bytes that are not UTF-8 (at byte {error.start}), needed a text file. Save it as UTF-8."
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # TOML and JSON errors are ValueErrors
+        why = yaml_problem(error) if isinstance(error, yaml.YAMLError) else str(error)
+        raise ConfigError(f"{path}: found no valid {kind}: {why}. Correct the file.") from error
     if record is None:
         return {}
     if not isinstance(record, dict):
-        raise ConfigError(f"{path}: found a {type(record).__name__}, needed key: value pairs.")
+        raise ConfigError(f"{path}: found a {type(record).__name__}, needed key: value pairs. Correct the file.")
     return record
+
+
+def _read_text(path: Path) -> str:
+    advice = "Give a YAML, TOML or JSON file."
+    try:
+        if not path.is_file():
+            found = "a folder" if path.is_dir() else "no such file"
+            raise ConfigError(f"{path}: found {found}, needed settings. {advice}")
+        if (size := path.stat().st_size) > MAX_CONFIG_BYTES:
+            raise ConfigError(f"{path}: found {size:,} bytes, needed at most {MAX_CONFIG_BYTES:,}. {advice}")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}. {advice}") from error
+
+
+def _parse(text: str, kind: str) -> Any:
+    if kind == "TOML":
+        return tomllib.loads(text)
+    return json.loads(text) if kind == "JSON" else read_yaml(text)
 
 
 def _unknown_keys(cls: Any, record: Mapping[str, Any], prefix: str) -> list[str]:
@@ -102,13 +138,8 @@ def _unknown_keys(cls: Any, record: Mapping[str, Any], prefix: str) -> list[str]
     for key, value in record.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}."
+            hint = f"did you mean {prefix}{near[0]}?" if near else f"known are {', '.join(known)}"
             problems.append(f"unknown key {prefix}{key}: {hint}")
         elif is_dataclass(hints[key]) and isinstance(value, Mapping):
             problems += _unknown_keys(hints[key], value, f"{prefix}{key}.")
     return problems
-
-
-def _describe(item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
-    return f"{where}: found {item['input']!r}; {item['msg'][0].lower()}{item['msg'][1:]}"

@@ -15,6 +15,7 @@ from pydantic.dataclasses import dataclass
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]  # what every generator takes
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -57,12 +58,18 @@ class TrainConfig:
     max_bad_batches: PositiveInt = 3  # non-finite batches in a row before the run stops
     max_seconds: PositiveFloat | None = None  # wall time after which the run stops, saved, at the end of an epoch
 
+    def __post_init__(self) -> None:
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"found warmup_epochs {self.warmup_epochs:g} with epochs {self.epochs}, needed at most as many"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class MorphogenesisConfig:
     """When, where and how much the network changes, and what it may cost."""
 
-    kinds: tuple[str, ...] = ("Widen", "InsertLayer")  # mutation kinds that are on
+    kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("Widen", "InsertLayer")  # mutation kinds that are on
     policy: Literal["uniform", "evidence"] = "uniform"  # every place in turn, or most evidence per added FLOP
     first_epoch: NonNegativeInt = 2  # no event before this many epochs
     last_epoch: PositiveInt | None = None  # no event after this epoch
@@ -78,12 +85,19 @@ class MorphogenesisConfig:
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
 
+    def __post_init__(self) -> None:
+        if self.last_epoch is not None and self.last_epoch < self.first_epoch:
+            raise ValueError(
+                f"found last_epoch {self.last_epoch} before first_epoch {self.first_epoch}, needed it at or after "
+                "(max_events 0 turns growth off)"
+            )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class GrowConfig:
     """Everything that ``neuroexapt grow`` reads."""
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     data: DataConfig = Field(default_factory=DataConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)

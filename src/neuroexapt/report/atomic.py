@@ -15,6 +15,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(name, _MODE)
         os.replace(name, path)
     except BaseException:  # an interrupt too must not leave the half-written file lying about

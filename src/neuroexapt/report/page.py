@@ -165,8 +165,10 @@ def _row(event: GrowthEvent, summary: RunSummary) -> Row:
 def _evidence(event: GrowthEvent) -> tuple[str, ...]:
     if event.evidence is None or event.evidence_spread is None or event.num_samples is None:
         return ()
-    value = f"evidence {in_magnitude(event.evidence)} ± {in_magnitude(event.evidence_spread)}"
-    return (value, f"over {in_number_of(event.num_samples, 'sample')}")
+    if event.num_samples == 0:
+        return ("no evidence was read",)
+    value, spread = in_magnitude(event.evidence), in_magnitude(event.evidence_spread)
+    return (f"evidence {value}", f"± {spread}, {in_number_of(event.num_samples, 'sample')}")
 
 
 def _cost(event: GrowthEvent, summary: RunSummary) -> tuple[str, ...]:
@@ -184,17 +186,22 @@ def _alternatives(event: GrowthEvent) -> tuple[str, ...]:
     """Says what else was possible: the next best candidates and what uniform placement would have done."""
     lines = [_runner_up(other) for other in event.runners_up]
     if event.uniform_choice:
-        lines.append(f"uniform placement would have chosen: {event.uniform_choice}")
+        lines.append(f"uniform placement would choose: {event.uniform_choice}{_same(event, event.uniform_choice)}")
     if event.evidence_choice:
-        lines.append(f"most evidence per added FLOP: {event.evidence_choice}")
+        lines.append(f"most evidence per added FLOP: {event.evidence_choice}{_same(event, event.evidence_choice)}")
     if event.num_candidates:
         lines.append(f"{in_number_of(event.num_candidates, 'candidate')} in all, policy {event.policy}")
     return tuple(lines)
 
 
+def _same(event: GrowthEvent, choice: str) -> str:
+    return " (as was done)" if choice == event.description else ""
+
+
 def _runner_up(other: dict[str, Any]) -> str:
+    names = {"added_flops": "cost", "score": "evidence per added FLOP"}
     numbers = [
-        f"{key.replace('_', ' ')} {in_flops(value) if key == 'added_flops' else in_magnitude(value)}"
+        f"{names.get(key, key)} {in_flops(value) if key == 'added_flops' else in_magnitude(value)}"
         for key, value in other.items()
         if isinstance(value, int | float)
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_GIB = 3
 _DECIMAL_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -48,9 +50,12 @@ def in_flops_range(start: float, end: float) -> str:
 
 
 def in_bytes(num_bytes: int) -> str:
-    """Returns a size in MiB below 1 GiB, in GiB from there on."""
-    mebibytes = num_bytes / 2**20
-    return f"{mebibytes:,.0f} MiB" if mebibytes < 1024 else f"{mebibytes / 1024:,.1f} GiB"
+    """Returns a size in the largest binary unit that it fills: ``256 B``, ``3.5 KiB``, ``534 MiB``, ``1.5 GiB``."""
+    size, unit = float(num_bytes), 0
+    while size >= 1023.5 and unit < len(_BINARY_UNITS) - 1:  # what would be shown as 1,024
+        size, unit = size / 1024, unit + 1
+    digits = 1 if unit and (size < 9.95 or unit >= _GIB) else 0
+    return f"{size:,.{digits}f} {_BINARY_UNITS[unit]}"
 
 
 def in_time(seconds: float) -> str:
@@ -72,7 +77,9 @@ def in_loss(loss: float) -> str:
 
 def in_gain(gain: float) -> str:
     """Returns a gain in nats with its sign; below 0.0005 in powers of ten, so that small never reads as nothing."""
-    return f"{gain:+.1e}" if 0 < abs(gain) < 5e-4 else f"{gain:+.3f}"
+    if gain == 0:
+        return "0"
+    return f"{gain:+.1e}" if abs(gain) < 5e-4 else f"{gain:+.3f}"
 
 
 def in_magnitude(value: float) -> str:
