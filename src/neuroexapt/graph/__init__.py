@@ -1,7 +1,7 @@
 """Reading a model: index spaces over the user's own forward, channel groups, cost."""
 
 from neuroexapt.graph.cost import Cost
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
+from neuroexapt.graph.fakes import ExampleInputs, in_mode, memory_order, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup, Member
 from neuroexapt.graph.isolation import attributes_kept, generators_kept
 from neuroexapt.graph.model_graph import ModelGraph
@@ -28,6 +28,7 @@ __all__ = [
     "distrusted_groups",
     "generators_kept",
     "in_mode",
+    "memory_order",
     "named_tensors",
     "permutation_error",
     "relative_change",

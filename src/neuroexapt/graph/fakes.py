@@ -100,10 +100,16 @@ def _fake_like(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
     if shape is None or tuple(shape) == tuple(tensor.shape):
         fake = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
     else:
-        fake = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
+        order = memory_order(tensor)
+        fake = torch.empty_permuted(tuple(shape), order, dtype=tensor.dtype, device=tensor.device)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(fake, requires_grad=tensor.requires_grad)
     return fake
+
+
+def memory_order(tensor: Tensor) -> tuple[int, ...]:
+    """Returns a tensor's dimensions from the slowest to the fastest in memory: ``channels_last`` is (0, 2, 3, 1)."""
+    return tuple(sorted(range(tensor.dim()), key=tensor.stride, reverse=True))
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from neuroexapt.graph import NEW
+from neuroexapt.graph import NEW, memory_order
 from neuroexapt.surgery.plan import Fill
 
 
@@ -35,9 +35,8 @@ def gather(tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | N
         is_new = is_new | (indices == NEW).view(shape)
     filler = torch.zeros((), dtype=tensor.dtype, device=tensor.device) if fill_value is None else fill_value
     result = torch.where(is_new, filler, result)
-    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous():
-        return result.contiguous(memory_format=torch.channels_last)
-    return result.contiguous()
+    kept = torch.empty_permuted(tuple(result.shape), memory_order(tensor), dtype=tensor.dtype, device=tensor.device)
+    return kept.copy_(result)
 
 
 def filled(tensor: Tensor, maps: Sequence[Tensor | None], fill: Fill) -> Tensor:
