@@ -1,6 +1,6 @@
 """Where to grow: evidence per added FLOP against the uniform baseline, and against never growing, on digits.
 
-Each row is one run of ``neuroexapt grow`` with its own seed; finished runs are not repeated. The runs stay in ``--out``;
+Each row is one run of ``neuroexapt grow`` with its own seed; finished runs are not repeated. They stay in ``--out``;
 their commands, verdicts and closing figures go to ``benchmarks/results/placement.json``, the table to ``placement.md``.
 """
 
