@@ -15,7 +15,7 @@ from neuroexapt.events import Event, event_to_json
 from neuroexapt.train import CheckpointStore
 
 CLASSES = ("a", "b", "c", "d")
-UNREPEATABLE = {"seconds", "memory_bytes", "peak_memory_bytes"}
+UNREPEATABLE = {"seconds", "memory_bytes", "peak_memory_bytes", "num_events"}  # a resumed run tells of its resumption
 
 
 def images(count: int, seed: int) -> LabelledImages:
