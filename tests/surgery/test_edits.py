@@ -12,7 +12,7 @@ from torch.optim import SGD
 from contracts.networks import NETWORKS, batch, build
 from contracts.state import fingerprint, raw
 from neuroexapt.errors import SurgeryError
-from neuroexapt.surgery import MUTATIONS, InsertLayer, Lineage, Surgeon, Widen, parse, replay
+from neuroexapt.surgery import MUTATIONS, InsertLayer, Lineage, Patch, Surgeon, Widen, parse, replay
 from neuroexapt.surgery.gather import filled, gather
 from neuroexapt.surgery.plan import Fill, fill_for
 
@@ -234,20 +234,22 @@ def test_a_random_train_mode_is_verified_in_eval_mode_only() -> None:
     assert not surgeon.apply(Widen(axis="up", to=8)).verified_in_train_mode
 
 
-def sequence(model: nn.Module, seed: int, optimizer: SGD | None) -> tuple[Surgeon, list]:
-    """Eight random edits, with a step of training between them where there is an optimizer."""
+def sequence(model: nn.Module, seed: int, optimizer: SGD | None) -> tuple[Surgeon, list[Patch]]:
+    """Eight random edits, widening and inserting in turn, with a step of training after each, given an optimizer."""
     generator = torch.Generator().manual_seed(seed)
     surgeon, patches = Surgeon(model, batch(), optimizer, seed=seed), []
-    for index in range(8):
+    for _ in range(4):
         offered = surgeon.candidates(growth=1.2)
-        patches.append(surgeon.apply(offered[int(torch.randint(len(offered), (1,), generator=generator))]))
-        if optimizer is not None:
-            optimizer.zero_grad()
-            x = torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64)
-            nn.functional.cross_entropy(model(x), torch.arange(4) % 5).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        assert patches[-1].output_change <= EXACT, index
+        for kind in (Widen, InsertLayer):
+            some = [mutation for mutation in offered if isinstance(mutation, kind)]
+            patches.append(surgeon.apply(some[int(torch.randint(len(some), (1,), generator=generator))]))
+            assert patches[-1].output_change <= EXACT
+            if optimizer is not None:
+                optimizer.zero_grad()
+                x = torch.randn(4, 3, 8, 8, generator=generator, dtype=torch.float64)
+                nn.functional.cross_entropy(model(x), torch.arange(4) % 5).backward()
+                optimizer.step()
+                optimizer.zero_grad()
     return surgeon, patches
 
 

@@ -145,8 +145,8 @@ def _plain_paths() -> Iterator[None]:
 @contextlib.contextmanager
 def fake_forward(
     model: nn.Module, inputs: ExampleInputs, training: bool, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> Iterator[tuple[dict[str, Tensor], ExampleInputs, FakeTensorMode]]:
-    """Prepares everything for one fake run: yields the fakes, the fake inputs and the mode."""
+) -> Iterator[tuple[dict[str, Tensor], ExampleInputs]]:
+    """Prepares everything for one fake run: yields the fakes and the fake inputs."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with (
         attributes_kept(model),
@@ -159,7 +159,7 @@ def fake_forward(
         fake_args, fake_kwargs = tree_map(
             lambda x: _fake_like(x, None) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
         )
-        yield fakes, ExampleInputs(fake_args, fake_kwargs), mode
+        yield fakes, ExampleInputs(fake_args, fake_kwargs)
 
 
 def forward_error(model: nn.Module, error: Exception) -> TraceError:

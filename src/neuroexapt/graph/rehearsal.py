@@ -122,7 +122,7 @@ class Rehearsal:
         try:
             with (
                 attributes_set(self.model, edits),
-                fake_forward(self.model, self.inputs, training=False, shapes=shapes) as (_, fake_inputs, _),
+                fake_forward(self.model, self.inputs, training=False, shapes=shapes) as (_, fake_inputs),
                 comparison,
             ):
                 found = output_shapes(fake_inputs.call(self.model))

@@ -131,7 +131,7 @@ def _refuse_lazy(model: nn.Module) -> None:
 def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], training: bool) -> _Run:
     stack = _ModuleStack(model)
     run = _Run(Recorder(stack.current, parameters))
-    with fake_forward(model, inputs, training) as (fakes, fake_inputs, _):
+    with fake_forward(model, inputs, training) as (fakes, fake_inputs):
         for name, fake in fakes.items():
             run.recorder.introduce(fake, parameters[name])
         for tensor in tree_leaves((fake_inputs.args, fake_inputs.kwargs)):

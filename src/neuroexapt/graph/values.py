@@ -104,14 +104,10 @@ class Call:
         """The first tensor that the operator returned."""
         return self.outputs[0]
 
-    def reader(self, note: str = "") -> Reader:
-        """Returns a mark that names this call."""
-        return Reader(f"{self.operator}{note}", self.module)
-
     def reads_across(self, spaces: Iterable[Space], note: str = "") -> None:
         """Says that the result mixes the units of these spaces."""
         for space in spaces:
-            mark(space, self.reader(note))
+            mark(space, Reader(f"{self.operator}{note}", self.module))
 
     def pins(self, spaces: Iterable[Space], why: str) -> None:
         """Says that these spaces cannot be edited."""

@@ -14,7 +14,7 @@ _PLAIN = (
     "hardshrink hardsigmoid hardswish hardtanh heaviside isfinite isinf isnan le leaky_relu log log10 log1p log2 "
     "log_sigmoid_forward logical_and logical_not logical_or logical_xor logit lt masked_fill maximum minimum mish "
     "nan_to_num native_dropout ne neg normal ones_like rand_like randn_like reciprocal relu relu6 remainder round "
-    "rrelu_with_noise rsqrt selu sgn sigmoid sign silu sin sinh softplus softshrink softsign sqrt square tan tanh "
+    "rrelu_with_noise rsqrt selu sgn sigmoid sign silu sin sinh softplus softshrink sqrt square tan tanh "
     "threshold trunc uniform where xlogy zero zeros_like empty_like full_like exponential dropout _fused_dropout "
 ).split()
 

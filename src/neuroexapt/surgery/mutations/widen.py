@@ -77,5 +77,7 @@ class Widen(Mutation):
         except InputError as error:
             raise SurgeryError(str(error)) from error
         if self.to <= group.size:
-            raise SurgeryError(f"{group.name}: found {group.size} units, needed fewer than {self.to}. Give a larger `to`.")
+            raise SurgeryError(
+                f"{group.name}: found {group.size} units, needed fewer than {self.to}. Give a larger `to`."
+            )
         return group
