@@ -1,0 +1,149 @@
+import dataclasses
+import json
+from typing import get_type_hints
+
+import pytest
+from pydantic import ValidationError
+
+from neuroexapt.config import (
+    DataConfig,
+    GrowConfig,
+    ModelConfig,
+    MorphogenesisConfig,
+    TrainConfig,
+    from_json,
+    to_json,
+)
+
+CONFIGS = (DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig)
+
+# a value that is allowed and is not the default, for every setting that has another one
+OTHER = {
+    DataConfig: {"source": "images", "validation_fraction": 0.3, "test_fraction": 0.1, "limit": 7},
+    ModelConfig: {"source": "a.b:c", "options": {"width": 3, "names": ["a", None], "deep": {"x": 1.5}}},
+    TrainConfig: {
+        "epochs": 3,
+        "batch_size": 5,
+        "optimizer": "sgd",
+        "learning_rate": 0.1,
+        "weight_decay": 0.0,
+        "momentum": 0.5,
+        "warmup_epochs": 0.5,
+        "schedule": "constant",
+        "clip_norm": None,
+        "label_smoothing": 0.1,
+        "checkpoint_every": 4,
+        "max_bad_batches": 9,
+        "max_seconds": 1.5,
+    },
+    MorphogenesisConfig: {
+        "kinds": ("Widen",),
+        "policy": "evidence",
+        "first_epoch": 0,
+        "last_epoch": 9,
+        "interval_epochs": 5,
+        "plateau_epochs": 7,
+        "plateau_min_delta": 0.0,
+        "trial_epochs": 3,
+        "min_gain": 0.0,
+        "ban_epochs": 0,
+        "widen_ratio": 1.25,
+        "max_events": 0,
+        "max_parameter_ratio": 1.0,
+        "max_flop_ratio": 3.0,
+        "evidence_samples": 16,
+    },
+}
+
+
+def another() -> GrowConfig:
+    """Returns a config in which every setting differs from its default."""
+    return GrowConfig(
+        seed=5,
+        device="cpu",
+        data=DataConfig(**OTHER[DataConfig]),
+        model=ModelConfig(**OTHER[ModelConfig]),
+        train=TrainConfig(**OTHER[TrainConfig]),
+        morphogenesis=MorphogenesisConfig(**OTHER[MorphogenesisConfig]),
+    )
+
+
+@pytest.mark.parametrize("cls", OTHER)
+def test_the_other_values_cover_every_setting_and_differ_from_the_defaults(cls):
+    defaults, other = cls(), cls(**OTHER[cls])
+    assert {field.name for field in dataclasses.fields(cls)} == set(OTHER[cls])
+    assert [name for name in OTHER[cls] if getattr(defaults, name) == getattr(other, name)] == []
+
+
+@pytest.mark.parametrize("make", [GrowConfig, another])
+def test_settings_go_to_json_and_back(make):
+    config = make()
+    record = json.loads(json.dumps(to_json(config)))
+    assert from_json(GrowConfig, record) == config
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_settings_cannot_be_changed_once_made(cls):
+    config = cls()
+    name = dataclasses.fields(cls)[0].name
+    with pytest.raises((dataclasses.FrozenInstanceError, ValidationError), match=r"cannot assign|frozen"):
+        setattr(config, name, getattr(config, name))
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_settings_take_keywords_that_they_know_and_nothing_else(cls):
+    with pytest.raises(ValidationError, match="Unexpected"):
+        cls(no_such_setting=1)
+    with pytest.raises((ValidationError, TypeError), match=r"positional|validation error"):
+        cls(1)
+
+
+def test_two_configs_do_not_share_their_options():
+    first, second = ModelConfig(), ModelConfig()
+    assert first.options is not second.options
+
+
+@pytest.mark.parametrize(
+    ("cls", "setting", "allowed", "refused"),
+    [
+        (GrowConfig, "seed", (0, 2**63 - 1), (-1, 2**63, 1.0, True, "0")),
+        (DataConfig, "validation_fraction", (0.01, 0.99), (0.0, 1.0, float("nan"))),
+        (DataConfig, "test_fraction", (0.01, 0.99), (0.0, 1.0)),
+        (DataConfig, "limit", (1, None), (0, -1, 1.5)),
+        (DataConfig, "source", ("x",), (1, None)),
+        (ModelConfig, "options", ({}, {"a": 1}), (1, [1], None)),
+        (TrainConfig, "epochs", (1, 10_000), (0, -1, 1.5, True, None)),
+        (TrainConfig, "batch_size", (1,), (0,)),
+        (TrainConfig, "optimizer", ("sgd", "adamw"), ("SGD", "adam", None)),
+        (TrainConfig, "learning_rate", (1e-9, 1), (0.0, -1.0, float("inf"), float("nan"), "3e-3")),
+        (TrainConfig, "weight_decay", (0, 0.0, 1.0), (-0.1,)),
+        (TrainConfig, "momentum", (0.0, 0.999), (1.0, -0.1)),
+        (TrainConfig, "label_smoothing", (0.0, 0.9), (1.0,)),
+        (TrainConfig, "clip_norm", (None, 1.0), (0.0,)),
+        (TrainConfig, "warmup_epochs", (0.0, 1.0), (-1.0, 1e9)),
+        (TrainConfig, "schedule", ("constant",), ("step",)),
+        (TrainConfig, "max_seconds", (None, 1e-6), (0.0, -1.0)),
+        (TrainConfig, "max_bad_batches", (1,), (0,)),
+        (MorphogenesisConfig, "kinds", (("Widen",), ("X", "Y")), ((), "Widen", (1,))),
+        (MorphogenesisConfig, "policy", ("evidence",), ("best",)),
+        (MorphogenesisConfig, "last_epoch", (None, 2), (0, 1)),
+        (MorphogenesisConfig, "widen_ratio", (1.01, 4.0), (1.0, 4.1)),
+        (MorphogenesisConfig, "max_events", (0,), (-1,)),
+        (MorphogenesisConfig, "max_parameter_ratio", (1.0, 100.0), (0.99,)),
+        (MorphogenesisConfig, "max_flop_ratio", (1.0,), (0.5,)),
+        (MorphogenesisConfig, "evidence_samples", (16,), (15,)),
+        (MorphogenesisConfig, "min_gain", (0.0, 0.5), (1.0, -0.1)),
+    ],
+)
+def test_a_setting_takes_its_range_and_nothing_beyond(cls, setting, allowed, refused):
+    for value in allowed:
+        assert getattr(cls(**{setting: value}), setting) == value
+    for value in refused:
+        with pytest.raises(ValidationError, match=r"validation error"):
+            cls(**{setting: value})
+
+
+@pytest.mark.parametrize("cls", CONFIGS)
+def test_every_setting_has_a_default_and_a_type(cls):
+    assert cls() == cls()
+    assert set(get_type_hints(cls)) == {field.name for field in dataclasses.fields(cls)}
