@@ -44,8 +44,8 @@ def test_a_built_in_network_is_shown(call):
     answer = call("inspect", "resnet", "--input", "1x8x8")
     assert answer.code == 0, answer.err
     assert "SmallResNet" in answer.out
-    assert "<- blocks.0.conv2" in answer.out
-    assert "-> blocks.0.conv1" in answer.out
+    assert "<-blocks.0.conv2" in answer.out
+    assert "->blocks.0.conv1" in answer.out
 
 
 class Chunky(nn.Module):

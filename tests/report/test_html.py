@@ -1,9 +1,10 @@
 import re
+from dataclasses import replace
 
 import pytest
 
 from neuroexapt.errors import InputError
-from neuroexapt.events import BatchRecovered, RunFinished, RunResumed
+from neuroexapt.events import BatchRecovered, ProposalMade, RunFinished, RunResumed
 from neuroexapt.report import JournalWriter, write_report
 
 
@@ -51,6 +52,19 @@ def test_markup_in_a_description_stays_text(make_grown_run, tmp_path):
     page = written(tmp_path, make_grown_run(description="<script>alert('x')</script>", num_epochs=6).events)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_a_growth_event_says_what_both_policies_would_have_done_and_the_runners_up(make_grown_run, tmp_path):
+    run = make_grown_run(num_epochs=5)
+    for index, event in enumerate(run.events):
+        if isinstance(event, ProposalMade):
+            run.events[index] = replace(event, evidence_choice=event.description)
+    page = written(tmp_path, run.events)
+    assert "uniform placement would choose: widen stem 8 -&gt; 12 channels</li>" in page
+    assert "most evidence per added FLOP: " in page
+    assert "channels (as was done)</li>" in page
+    assert "runner-up: insert a layer after stem, evidence 2.0e-04, cost 90 kFLOP</li>" in page
+    assert "14 candidates in all, policy evidence" in page
 
 
 def test_an_unfinished_run_makes_a_report_that_claims_no_test(make_grown_run, tmp_path):

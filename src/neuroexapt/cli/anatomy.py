@@ -90,10 +90,11 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _neighbours(group: ChannelGroup) -> list[str]:
-    producers = [f"<- {path}" for path in group.producers if path != group.name]
-    return [*_shortened(producers), *_shortened([f"-> {path}" for path in group.consumers])]
+    # no blank after the arrow: a long path would be put on the next line as a whole
+    producers = [f"<-{path}" for path in group.producers if path != group.name]
+    return [*_shortened(producers), *_shortened([f"->{path}" for path in group.consumers])]
 
 
 def _shortened(paths: list[str]) -> list[str]:
-    more = [f"   and {len(paths) - MAX_PATHS} more"] if len(paths) > MAX_PATHS else []
+    more = [f"  and {len(paths) - MAX_PATHS} more"] if len(paths) > MAX_PATHS else []
     return [*paths[:MAX_PATHS], *more]
