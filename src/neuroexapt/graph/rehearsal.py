@@ -130,7 +130,7 @@ class Rehearsal:
             raise
         except _DifferentError as error:
             return str(error)
-        except Exception as error:
+        except Exception as error:  # the user's code on a size that it did not expect: its error is the answer
             return f"the forward fails at another size: {type(error).__name__}: {_first_line(error)}"
         if found != self.output_shapes:
             return f"the output would change its shape from {self.output_shapes} to {found}"

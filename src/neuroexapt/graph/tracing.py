@@ -108,7 +108,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     # A forward that only works in eval mode (batch norm on one sample, data-dependent masking) is the user's choice.
     try:
         runs.append(_run(model, inputs, parameters, training=True))
-    except Exception as error:
+    except TraceError as error:
         notes.append(f"not traced in train mode: {error}")
     _pin_unreached(parameters, runs)
     return ModelGraph(
@@ -140,7 +140,7 @@ def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], 
         try:
             with stack.watching(run), run.recorder:
                 outputs = fake_inputs.call(model)
-        except Exception as error:
+        except Exception as error:  # the edge to the user's code: its own error is the message
             raise forward_error(model, error) from error
     run.shapes = output_shapes(outputs)
     for tensor in tree_leaves(outputs):

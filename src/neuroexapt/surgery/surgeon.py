@@ -116,7 +116,7 @@ class Surgeon:
             write(self.model, self.optimizer, plan, log)
             change = self._verified_change(description, seen) if seen is not None else 0.0
             after = trace(self.model, self.inputs)
-        except BaseException:
+        except BaseException:  # also an interrupt: the edit is made as a whole or not at all
             log.roll_back()
             raise
         patch = Patch(
@@ -142,7 +142,7 @@ class Surgeon:
             change = change_since(before, self.model, self.inputs)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except Exception as error:  # the edge to the user's code
             raise SurgeryError(
                 f"{description}: the edited model does not run: {type(error).__name__}: {error}. "
                 "The edit was taken back."
