@@ -44,8 +44,8 @@ class ModelConfig:
 class TrainConfig:
     """How the weights are trained."""
 
-    epochs: PositiveInt = 30
-    batch_size: PositiveInt = 64  # samples per optimizer update
+    epochs: PositiveInt = 40
+    batch_size: PositiveInt = 32  # samples per optimizer update
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 3e-3  # peak, after warm-up
     weight_decay: NonNegativeFloat = 0.01  # not applied to biases and norm parameters
@@ -73,14 +73,14 @@ class MorphogenesisConfig:
     policy: Literal["uniform", "evidence"] = "uniform"  # every place in turn, or most evidence per added FLOP
     first_epoch: NonNegativeInt = 2  # no event before this many epochs
     last_epoch: PositiveInt | None = None  # no event after this epoch
-    interval_epochs: PositiveInt = 3  # an event every so many epochs
+    interval_epochs: PositiveInt = 2  # an event every so many epochs
     plateau_epochs: PositiveInt = 3  # or when the validation loss has not improved for so many
     plateau_min_delta: NonNegativeFloat = 0.01  # what counts as an improvement, as a fraction of the best loss
     trial_epochs: PositiveInt = 1  # length of the trial, and of the control that it is compared with
     min_gain: Fraction = 0.01  # by how much an edit must lower the validation loss, as a fraction of its control's
     ban_epochs: NonNegativeInt = 9  # an edit that was rolled back is not proposed again for so many epochs
-    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 1.5  # new width over old width, per event
-    max_events: NonNegativeInt = 6  # accepted edits; 0 turns morphogenesis off
+    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0  # new width over old width, per event
+    max_events: NonNegativeInt = 8  # accepted edits; 0 turns morphogenesis off
     max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
