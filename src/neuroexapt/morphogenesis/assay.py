@@ -28,6 +28,7 @@ class Assay:
     parameter_delta: int
     flop_delta: int
     evidence: Evidence | None
+    order: int = 0  # its place among all candidates of the model
 
     @property
     def place(self) -> str:

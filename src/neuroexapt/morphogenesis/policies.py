@@ -23,12 +23,12 @@ def score(assay: Assay, history: History) -> float:
 
 def by_evidence(assays: Sequence[Assay], history: History) -> list[Assay]:
     """Most predicted gain per added FLOP first."""
-    return sorted(assays, key=lambda a: -score(a, history))
+    return sorted(assays, key=lambda a: (-score(a, history), a.order))
 
 
 def uniform(assays: Sequence[Assay], history: History) -> list[Assay]:
     """Every place in turn: the one that has been edited least first, in the order of the model; the baseline."""
-    return sorted(assays, key=lambda a: history.edits_at.get(a.place, 0))
+    return sorted(assays, key=lambda a: (history.edits_at.get(a.place, 0), a.order))
 
 
 POLICIES: dict[str, Policy] = {"evidence": by_evidence, "uniform": uniform}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from neuroexapt.config import MorphogenesisConfig
@@ -105,7 +105,8 @@ class Proposer:
     def rank(self, surgeon: Surgeon, history: History) -> list[Assay]:
         """Returns every candidate that is neither banned nor too dear, in the policy's order."""
         admitted = []
-        for mutation in surgeon.candidates(self._config.kinds, growth=self._config.widen_ratio):
+        candidates = surgeon.candidates(self._config.kinds, growth=self._config.widen_ratio)
+        for order, mutation in enumerate(candidates):
             if history.is_banned(f"{type(mutation).__name__}@{mutation.place}"):
                 continue
             batches = self._evidence_batches(history.epoch) if self._evidence_batches is not None else None
@@ -123,7 +124,7 @@ class Proposer:
             if refusal:
                 logger.info("%s: refused: %s", found.description, refusal)
             else:
-                admitted.append(found)
+                admitted.append(replace(found, order=order))
         return POLICIES[self._config.policy](admitted, history)
 
     def state_dict(self) -> dict[str, Any]:

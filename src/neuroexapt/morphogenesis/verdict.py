@@ -34,5 +34,5 @@ def judge(control_loss: float, trial_loss: float, min_gain: float) -> Verdict:
     gain = control_loss - trial_loss if math.isfinite(control_loss) else math.inf
     needed = min_gain * abs(control_loss) if math.isfinite(control_loss) else 0.0
     if gain > needed:
-        return Verdict(True, gain, f"gain {gain:.4f} is more than the {needed:.4f} asked for")
-    return Verdict(False, gain, f"gain {gain:.4f} is not more than the {needed:.4f} asked for")
+        return Verdict(True, gain, f"more than the {needed:.4f} asked for")
+    return Verdict(False, gain, f"not more than the {needed:.4f} asked for")

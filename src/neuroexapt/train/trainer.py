@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-import safetensors
 import torch
 from torch import nn
 
@@ -124,7 +125,11 @@ class Trainer:
                 num_parameters=run.num_parameters_start,
                 flops=run.flops_start,
                 config=to_json(self.config),
-                versions={"torch": torch.__version__, "safetensors": safetensors.__version__},
+                versions={
+                    "python": platform.python_version(),
+                    "neuroexapt": version("neuroexapt"),
+                    "torch": torch.__version__,
+                },
             )
         )
         run.progress.validation_loss, run.progress.validation_accuracy = run.measure(run.data.validation)
