@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import weakref
 from collections.abc import Callable
@@ -77,8 +78,10 @@ def batch(seed: int, size: int = 12) -> tuple[Tensor, Tensor]:
 
 @pytest.fixture(autouse=True)
 def fixture_global_generator_is_put_back() -> Any:
+    gc.freeze()  # what other tests left behind need not be searched after every fault
     with torch.random.fork_rng():
         yield
+    gc.unfreeze()
 
 
 def test_out_of_memory_at_any_operator_of_forward_and_backward_changes_nothing() -> None:

@@ -1,0 +1,91 @@
+"""A key that does nothing is a defect: another value of any setting gives another run."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from neuroexapt.config import MorphogenesisConfig, TrainConfig
+from neuroexapt.errors import NonFiniteLossError
+from neuroexapt.events import event_to_json
+from neuroexapt.train import Trainer
+from train.tiny import UNREPEATABLE, Record, config, data, network
+
+TRAIN: dict[str, tuple[Any, dict[str, Any]]] = {  # field -> (other value, what must be set besides)
+    "epochs": (5, {}),
+    "batch_size": (30, {}),
+    "optimizer": ("sgd", {}),
+    "learning_rate": (0.02, {}),
+    "weight_decay": (0.5, {}),
+    "momentum": (0.5, {"optimizer": "sgd"}),
+    "warmup_epochs": (2.0, {}),
+    "schedule": ("constant", {}),
+    "clip_norm": (0.1, {}),
+    "label_smoothing": (0.2, {}),
+    "checkpoint_every": (2, {}),
+    "max_seconds": (1e-6, {}),
+}
+GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
+    "kinds": (("InsertLayer",), {}),
+    "policy": ("evidence", {}),
+    "first_epoch": (3, {}),
+    "last_epoch": (3, {}),
+    "interval_epochs": (3, {}),
+    "plateau_epochs": (1, {"interval_epochs": 9, "first_epoch": 1, "plateau_min_delta": 0.9}),
+    "plateau_min_delta": (0.9, {"interval_epochs": 9, "first_epoch": 1, "plateau_epochs": 1}),
+    "trial_epochs": (2, {}),
+    "min_gain": (0.9, {}),
+    "ban_epochs": (0, {"interval_epochs": 1, "min_gain": 0.9}),
+    "widen_ratio": (3.0, {}),
+    "max_events": (0, {}),
+    "max_parameter_ratio": (1.1, {}),
+    "max_flop_ratio": (1.1, {}),
+    "evidence_samples": (64, {}),
+}
+
+
+@cache
+def told(train: tuple[tuple[str, Any], ...], growth: tuple[tuple[str, Any], ...]) -> str:
+    record = Record()
+    settings = config({"epochs": 7} | dict(train), {"first_epoch": 1} | dict(growth))
+    Trainer(settings, sinks=[record]).fit(network(), data(), resume=False)
+    events = [event_to_json(event) for event in record.events[1:]]  # the first one tells the settings themselves
+    return repr([{k: v for k, v in event.items() if k not in UNREPEATABLE} for event in events])
+
+
+def test_every_field_is_in_the_tables_above() -> None:
+    assert TRAIN.keys() == {f.name for f in fields(TrainConfig)} - {"max_bad_batches"}
+    assert GROWTH.keys() == {f.name for f in fields(MorphogenesisConfig)}
+
+
+@pytest.mark.parametrize("name", TRAIN)
+def test_every_setting_of_training_changes_the_run(name: str) -> None:
+    value, besides = TRAIN[name]
+    assert told(tuple(besides.items()), ()) != told((*besides.items(), (name, value)), ())
+
+
+@pytest.mark.parametrize("name", GROWTH)
+def test_every_setting_of_morphogenesis_changes_the_run(name: str) -> None:
+    value, besides = GROWTH[name]
+    assert told((), tuple(besides.items())) != told((), (*besides.items(), (name, value)))
+
+
+@pytest.mark.parametrize("max_bad_batches", [1, 4])
+def test_the_run_ends_after_so_many_bad_batches(max_bad_batches: int) -> None:
+    class Diverged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(64, 4)
+            self.calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            output = self.layer(x.flatten(1))
+            return output * float("nan") if self.training and len(x) == 24 else output
+
+    with pytest.raises(NonFiniteLossError, match=rf"{max_bad_batches} batches in a row"):
+        Trainer(config({"max_bad_batches": max_bad_batches})).fit(Diverged(), data())
