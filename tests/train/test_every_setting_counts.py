@@ -40,7 +40,7 @@ GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
     "plateau_min_delta": (0.9, {"interval_epochs": 9, "first_epoch": 1, "plateau_epochs": 1}),
     "trial_epochs": (2, {}),
     "min_gain": (0.9, {}),
-    "ban_epochs": (0, {"interval_epochs": 1, "min_gain": 0.9}),
+    "ban_epochs": (0, {"interval_epochs": 2, "min_gain": 0.9}),
     "widen_ratio": (3.0, {}),
     "max_events": (0, {}),
     "max_parameter_ratio": (1.1, {}),
