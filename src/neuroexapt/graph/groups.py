@@ -75,13 +75,18 @@ class ChannelGroup:
     @property
     def reason(self) -> str:
         """Why the group cannot be widened, in words, or ``""``."""
+        return self.static_reason or self._refusal(self)
+
+    @property
+    def static_reason(self) -> str:
+        """Why no size at all would do, as far as the trace alone can tell; the forward has not been rehearsed."""
         if self.pin_reason:
             return self.pin_reason
         if self.readers:
             return f"{self.readers[0]} reads across the axis, so new units would change the old ones"
         if not self.consumers:
             return "no parameter reads the axis, so new units could not be silent"
-        return self._refusal(self)
+        return ""
 
     @property
     def _prune_reason(self) -> str:

@@ -44,7 +44,7 @@ class Widen(Mutation):
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Re-indexes every member of the group; new indices have no source."""
         group = self._group(graph)
-        refusal = group.reason or graph.rehearse({group.leaf: self.to})
+        refusal = group.static_reason or graph.rehearse({group.leaf: self.to})
         if refusal:
             raise SurgeryError(
                 f"{group.name}: cannot widen from {group.size} to {self.to} units: {refusal}. "
