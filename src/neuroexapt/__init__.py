@@ -1,19 +1,26 @@
-"""NeuroExapt: change a network's architecture while it trains, and lose nothing."""
+"""NeuroExapt: change a network's architecture while it trains, and lose nothing.
 
-from neuroexapt.config import DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig
-from neuroexapt.graph import ModelGraph, trace
-from neuroexapt.morphogenesis import Morphogenesis
-from neuroexapt.surgery import (
-    InsertLayer,
-    Lineage,
-    Mutation,
-    Patch,
-    Surgeon,
-    Widen,
-    candidates,
-    replay,
-)
-from neuroexapt.train import RunResult, Trainer, load_checkpoint, save_checkpoint
+Names are found on first use, so that importing the package costs next to nothing and ``nx.trace`` brings no settings.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuroexapt.config import DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig
+    from neuroexapt.graph import ModelGraph, trace
+    from neuroexapt.morphogenesis import Morphogenesis
+    from neuroexapt.surgery import (
+        InsertLayer,
+        Lineage,
+        Mutation,
+        Patch,
+        Surgeon,
+        Widen,
+        candidates,
+        replay,
+    )
+    from neuroexapt.train import RunResult, Trainer, load_checkpoint, save_checkpoint
 
 __version__ = "0.1.0"
 
@@ -40,3 +47,31 @@ __all__ = [
     "save_checkpoint",
     "trace",
 ]
+
+_ROOMS = {
+    "neuroexapt.config": ("DataConfig", "GrowConfig", "ModelConfig", "MorphogenesisConfig", "TrainConfig"),
+    "neuroexapt.graph": ("ModelGraph", "trace"),
+    "neuroexapt.morphogenesis": ("Morphogenesis",),
+    "neuroexapt.surgery": (
+        "InsertLayer",
+        "Lineage",
+        "Mutation",
+        "Patch",
+        "Surgeon",
+        "Widen",
+        "candidates",
+        "replay",
+    ),
+    "neuroexapt.train": ("RunResult", "Trainer", "load_checkpoint", "save_checkpoint"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(room), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -253,7 +253,13 @@ def sequence(model: nn.Module, seed: int, optimizer: SGD | None) -> tuple[Surgeo
     return surgeon, patches
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+FEW = ("resnet_bottleneck", "transformer", "tied_weights")
+some_networks = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in FEW else [pytest.mark.slow]) for name in NETWORKS]
+)
+
+
+@some_networks
 def test_eight_random_edits_with_training_between_them_are_exact_and_replay(name: str) -> None:
     model = build(name)
     surgeon, patches = sequence(model, 1, SGD(model.parameters(), lr=0.01, momentum=0.9))
@@ -265,7 +271,7 @@ def test_eight_random_edits_with_training_between_them_are_exact_and_replay(name
         assert torch.equal(twin.eval()(batch()), model.eval()(batch()))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@some_networks
 def test_eight_random_edits_reverted_give_back_the_first_bytes(name: str) -> None:
     model = build(name).eval()
     before = {key: raw(value) for key, value in model.state_dict().items()}

@@ -63,12 +63,14 @@ def test_every_field_is_in_the_tables_above() -> None:
     assert GROWTH.keys() == {f.name for f in fields(MorphogenesisConfig)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAIN)
 def test_every_setting_of_training_changes_the_run(name: str) -> None:
     value, besides = TRAIN[name]
     assert told(tuple(besides.items()), ()) != told((*besides.items(), (name, value)), ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROWTH)
 def test_every_setting_of_morphogenesis_changes_the_run(name: str) -> None:
     value, besides = GROWTH[name]

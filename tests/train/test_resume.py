@@ -126,6 +126,7 @@ def test_a_signal_ends_the_run_after_its_step_and_it_can_be_resumed(
     assert_same_outcome(tmp_path / "run", control)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "growth",
     [
