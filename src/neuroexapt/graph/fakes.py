@@ -164,7 +164,8 @@ def fake_forward(
 
 def forward_error(model: nn.Module, error: Exception) -> TraceError:
     """Returns the error to raise when the user's ``forward`` failed; it shows what the model itself said."""
+    own = str(error).rstrip(". ")
     return TraceError(
-        f"{type(model).__name__}: forward failed on the example inputs with {type(error).__name__}: {error}. "
+        f"{type(model).__name__}: forward failed on the example inputs with {type(error).__name__}: {own}. "
         "Give inputs that the model accepts, or mend its forward."
     )
