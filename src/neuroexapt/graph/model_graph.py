@@ -12,7 +12,7 @@ from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.groups import ChannelGroup, build_groups
 from neuroexapt.graph.positions import sources
 from neuroexapt.graph.rehearsal import Rehearsal, unresizable
-from neuroexapt.graph.resize import AttributeEdit, new_attributes, new_shapes
+from neuroexapt.graph.resize import AttributeEdit, new_attributes
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.values import Role
 
@@ -87,10 +87,6 @@ class ModelGraph:
             touched = any(leaf in edits for leaf in leaves(space))
             result.append(sources(space, edits) if touched else None)
         return tuple(result)
-
-    def shapes_at(self, sizes: dict[Space, int]) -> dict[str, tuple[int, ...]]:
-        """Returns the new shape of every parameter that these leaf sizes change."""
-        return new_shapes(self.parameters, sizes)
 
     def attributes_at(self, sizes: dict[Space, int]) -> tuple[AttributeEdit, ...]:
         """Returns the module attributes that these leaf sizes change."""

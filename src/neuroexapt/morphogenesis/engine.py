@@ -1,9 +1,10 @@
 """``Morphogenesis``: evidence, proposal, trial, verdict, for anybody's own training loop.
 
 When a trigger fires, the next ``trial_epochs`` are first trained without the edit (the *control*); then the engine goes
-back to where they began, applies the edit, and the same epochs are trained again (the *trial*). The better of the two
-by validation loss stays; the other one is gone to the bit. What would have happened without the edit is thus measured,
-and a loop whose data order depends on the epoch counter (given under ``stateful``) compares on the same batches.
+back to where they began, applies the edit, and the same epochs are trained again (the *trial*). The trial stays if its
+validation loss is lower by ``min_gain``, else the control; the other one is gone to the bit. What would have happened
+without the edit is thus measured, and a loop whose data order depends on the epoch counter (given under ``stateful``)
+compares on the same batches.
 """
 
 from __future__ import annotations

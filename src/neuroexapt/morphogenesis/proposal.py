@@ -21,7 +21,7 @@ from neuroexapt.surgery import Surgeon
 logger = logging.getLogger(__name__)
 
 NUM_RUNNERS_UP = 5
-OBSERVATIONS = 8  # forward passes on the probe batch per edit: three before, three after, two of the self-test
+OBSERVATIONS = 4  # forward passes on the probe batch per edit: eval and train mode, before and after
 
 
 @dataclass(frozen=True, slots=True)

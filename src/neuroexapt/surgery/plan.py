@@ -95,8 +95,7 @@ class SliceSource:
 def fill_for(roles: Mapping[int, set[Role]], seed: int) -> Fill:
     """Chooses the fill from what the resized dimensions of a tensor do.
 
-    Zero fan-out, fan-in random at the layer's own root mean square: exact in eval and in train mode, and in our
-    measurement ahead of pairs and copies at equal FLOPs.
+    Zero fan-out, fan-in random at the layer's own root mean square: exact in eval and in train mode.
 
     Args:
         roles: For each resized dimension, what it does to the axis.

@@ -135,17 +135,21 @@ class Run:
                 raise
             failure = str(error)
         else:
-            loss, accuracy = self.measure(self.data.validation)
+            loss, accuracy = self.validate()
             self.progress.load_state_dict(Progress(self.progress.epoch + 1, loss, accuracy).state_dict())
             self._tell(arm, train_loss, time.monotonic() - began)
             self.engine.conclude(loss)
             return
         self.engine.abandon_trial(failure)  # after the handler, whose traceback holds tensors
 
-    def measure(self, split: Split, model: nn.Module | None = None) -> tuple[float, float]:
-        """Returns (loss, accuracy) on a split and counts what it cost."""
-        self._flops += len(split.labels) * self.engine.surgeon.graph.cost.flops_per_sample
-        return evaluate(model or self.model, self.feed.all_of(split))
+    def measure(self, split: Split, model: nn.Module, flops_per_sample: int) -> tuple[float, float]:
+        """Returns a model's (loss, accuracy) on a split and counts what it cost."""
+        self._flops += len(split.labels) * flops_per_sample
+        return evaluate(model, self.feed.all_of(split))
+
+    def validate(self) -> tuple[float, float]:
+        """Returns the present model's (loss, accuracy) on the validation split."""
+        return self.measure(self.data.validation, self.model, self.engine.surgeon.graph.cost.flops_per_sample)
 
     def save(self) -> None:
         """Writes a checkpoint of the present state; keeps the two newest and the best one."""

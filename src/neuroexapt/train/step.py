@@ -35,7 +35,6 @@ class StepResult:
     """What one batch did."""
 
     loss: float
-    num_correct: int
     was_applied: bool
 
 
@@ -84,13 +83,13 @@ class GuardedStep:
             else:
                 self._report(outcome, "memory was freed and the batch is tried again")
             has_retried = True
-        loss, num_correct, is_finite = outcome
+        loss, is_finite = outcome
         if not is_finite:
             self._go_back(begin)
             return self._skip(loss)
         self._num_bad_batches = 0
         self._update()
-        return StepResult(loss, num_correct, True)
+        return StepResult(loss, True)
 
     def state_dict(self) -> dict[str, int]:
         """Returns what decides later steps: the number of micro-batches, and of bad batches in a row."""
@@ -101,8 +100,8 @@ class GuardedStep:
         self._num_micro_batches = state_dict["num_micro_batches"]
         self._num_bad_batches = state_dict["num_bad_batches"]
 
-    def _try_gradients(self, inputs: Tensor, labels: Tensor) -> tuple[float, int, bool] | str:
-        """Returns (loss, correct, is finite), or what ran out of memory; the exception's frames are gone by then."""
+    def _try_gradients(self, inputs: Tensor, labels: Tensor) -> tuple[float, bool] | str:
+        """Returns (loss, is finite), or what ran out of memory; the exception's frames are gone by then."""
         try:
             return self._gradients(inputs, labels)
         except (MemoryError, RuntimeError) as error:
@@ -111,17 +110,15 @@ class GuardedStep:
             traceback.clear_frames(error.__traceback__)
             return f"{type(error).__name__}: {error}".splitlines()[0]
 
-    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[float, int, bool]:
+    def _gradients(self, inputs: Tensor, labels: Tensor) -> tuple[float, bool]:
         self._optimizer.zero_grad(set_to_none=True)
-        total, num_correct = 0.0, 0
+        total = 0.0
         parts = self._parts(len(labels))
         for x, y in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            logits = self._model(x)
-            loss = self._loss_function(logits, y) * (len(y) / len(labels))
+            loss = self._loss_function(self._model(x), y) * (len(y) / len(labels))
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-            num_correct += int((logits.detach().argmax(1) == y).sum())
-        return total, num_correct, self._clip() and math.isfinite(total)
+        return total, self._clip() and math.isfinite(total)
 
     def _clip(self) -> bool:
         """Limits the gradients' norm; returns whether they are finite."""
@@ -157,7 +154,7 @@ class GuardedStep:
                 "Start again with a lower learning rate, or look for bad values in the data."
             )
         self._report(f"loss {loss} or its gradient is not finite", "the batch was skipped")
-        return StepResult(loss, 0, False)
+        return StepResult(loss, False)
 
     def _update(self) -> None:
         try:

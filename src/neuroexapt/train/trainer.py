@@ -132,7 +132,7 @@ class Trainer:
                 },
             )
         )
-        run.progress.validation_loss, run.progress.validation_accuracy = run.measure(run.data.validation)
+        run.progress.validation_loss, run.progress.validation_accuracy = run.validate()
         run.save()
 
     def _train(self, run: Run) -> str:
@@ -149,8 +149,8 @@ class Trainer:
 
     def _finish(self, run: Run, reason: str) -> RunResult:
         model = run.chosen_model()
-        loss, accuracy = run.measure(run.data.test, model)
         cost = trace(model, run.feed.probe).cost
+        loss, accuracy = run.measure(run.data.test, model, cost.flops_per_sample)
         history = run.engine.history
         finished = RunFinished(
             reason=reason,
