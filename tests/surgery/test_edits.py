@@ -13,8 +13,8 @@ from contracts.networks import NETWORKS, batch, build
 from contracts.state import fingerprint, raw
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, InsertLayer, Lineage, Patch, Surgeon, Widen, parse, replay
-from neuroexapt.surgery.gather import filled, gather
-from neuroexapt.surgery.plan import Fill, fill_for
+from neuroexapt.surgery.gather import edited, gather
+from neuroexapt.surgery.plan import Fill, TensorEdit, fill_for
 
 EXACT = 1e-10
 
@@ -103,12 +103,13 @@ def test_gather_keeps_bits_format_and_dtype_and_fills_the_rest() -> None:
 
 @pytest.mark.parametrize(("kind", "value"), [("zeros", 0.0), ("ones", 1.0), ("mean", 2.0)])
 def test_fills_of_vectors(kind: str, value: float) -> None:
-    filled_vector = filled(torch.tensor([1.0, 3.0]), (torch.tensor([0, 1, -1]),), Fill(kind))  # type: ignore[arg-type]
+    filled_vector = edited(torch.tensor([1.0, 3.0]), TensorEdit("w", (torch.tensor([0, 1, -1]),), Fill(kind)))  # type: ignore[arg-type]
     assert filled_vector.tolist() == [1.0, 3.0, value]
 
 
 def test_an_all_zero_layer_grows_rows_at_the_scale_of_its_fan_in() -> None:
-    grown = filled(torch.zeros(4, 100), (torch.cat([torch.arange(4), torch.full((96,), -1)]), None), Fill("normal"))
+    rows = torch.cat([torch.arange(4), torch.full((96,), -1)])
+    grown = edited(torch.zeros(4, 100), TensorEdit("w", (rows, None), Fill("normal")))
     assert abs(grown[4:].square().mean().sqrt() - 0.1) < 0.01
     assert fill_for({0: set()}, 0).kind == "mean"
 
@@ -119,7 +120,7 @@ def test_an_all_zero_layer_grows_rows_at_the_scale_of_its_fan_in() -> None:
         ("plain_conv", Widen(axis="conv9", to=9), r"conv9: no group by that name\. Known are conv1"),
         ("plain_conv", Widen(axis="conv1", to=6), r"conv1: found 6 units, needed fewer than 6\. Give a larger `to`\."),
         ("plain_conv", Widen(axis="head", to=9), r"head: cannot widen from 5 to 9 units: an axis of the model's output"
-         r"\. Choose another group; `graph\.groups` lists what each admits\."),
+         r"\. Choose another size or group; `graph\.groups` lists what each admits\."),
         ("flatten_linear", Widen(axis="fc1.weight[1]", to=9), r"fc1.weight\[1\]: several groups"),
         ("transformer", Widen(axis="embed", to=12), "reads across the axis"),
         ("plain_conv", InsertLayer(site="nowhere"), r"nowhere: no module of that path runs in PlainConv; "),

@@ -1,14 +1,18 @@
 """Reading a model: index spaces over the user's own forward, channel groups, cost."""
 
+from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.fakes import ExampleInputs, in_mode, memory_order, named_tensors, slots_holding
 from neuroexapt.graph.groups import ChannelGroup, Member
+from neuroexapt.graph.growth import Growth, Silent
 from neuroexapt.graph.isolation import attributes_kept, generators_kept
+from neuroexapt.graph.makers import Maker, scaling
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.permutation import distrusted_groups, permutation_error, relative_change
 from neuroexapt.graph.positions import NEW
 from neuroexapt.graph.recorder import ModuleCall
-from neuroexapt.graph.resize import AttributeEdit
+from neuroexapt.graph.regions import region
+from neuroexapt.graph.resize import AttributeEdit, Resizing, resized
 from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
@@ -17,12 +21,17 @@ __all__ = [
     "NEW",
     "AttributeEdit",
     "ChannelGroup",
+    "Copies",
     "Cost",
     "ExampleInputs",
+    "Growth",
+    "Maker",
     "Member",
     "ModelGraph",
     "ModuleCall",
+    "Resizing",
     "Role",
+    "Silent",
     "Space",
     "attributes_kept",
     "distrusted_groups",
@@ -31,8 +40,11 @@ __all__ = [
     "memory_order",
     "named_tensors",
     "permutation_error",
+    "region",
     "relative_change",
+    "resized",
     "resolve",
+    "scaling",
     "slots_holding",
     "trace",
 ]

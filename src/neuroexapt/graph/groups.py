@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from neuroexapt.graph.copies import Copies
+from neuroexapt.graph.growth import Growth, Silent
 from neuroexapt.graph.positions import occurrences
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.values import Role, Value
@@ -50,6 +52,7 @@ class ChannelGroup:
     readers: tuple[str, ...]
     pin_reason: str
     leaf: Space = field(repr=False)
+    _growth: Callable[[Space], Growth | str] = field(repr=False)
     _refusal: Callable[[ChannelGroup], str] = field(repr=False)
 
     @property
@@ -82,11 +85,17 @@ class ChannelGroup:
         """Why no size at all would do, as far as the trace alone can tell; the forward has not been rehearsed."""
         if self.pin_reason:
             return self.pin_reason
-        if self.readers:
-            return f"{self.readers[0]} reads across the axis, so new units would change the old ones"
-        if not self.consumers:
+        growth = self._growth(self.leaf)
+        if isinstance(growth, str):
+            return growth
+        if growth == Silent(frozenset()) and not self.consumers:
             return "no parameter reads the axis, so new units could not be silent"
         return ""
+
+    @property
+    def grows_by_factor(self) -> bool:
+        """Whether its units can only be copied, each the same number of times, because something reads across them."""
+        return not self.pin_reason and isinstance(self._growth(self.leaf), Copies)
 
     @property
     def _prune_reason(self) -> str:
@@ -99,6 +108,7 @@ class ChannelGroup:
 def build_groups(
     parameters: Mapping[str, Value],
     roles: Mapping[tuple[str, int], set[Role]],
+    growth: Callable[[Space], Growth | str],
     refusal: Callable[[ChannelGroup], str],
 ) -> tuple[ChannelGroup, ...]:
     """Collects the leaf spaces of all parameters into groups, in the order of the parameters."""
@@ -119,6 +129,7 @@ def build_groups(
             readers=tuple(sorted(map(str, leaf.readers))),
             pin_reason=leaf.pin_reason or "",
             leaf=leaf,
+            _growth=growth,
             _refusal=refusal,
         )
         for leaf, found in kept.items()

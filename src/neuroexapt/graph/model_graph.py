@@ -10,10 +10,12 @@ from torch import Tensor
 from neuroexapt.errors import InputError
 from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.groups import ChannelGroup, build_groups
+from neuroexapt.graph.growth import Growth, growth
 from neuroexapt.graph.positions import sources
 from neuroexapt.graph.rehearsal import Rehearsal, unresizable
-from neuroexapt.graph.resize import AttributeEdit, new_attributes
+from neuroexapt.graph.resize import AttributeEdit, Resizing, new_attributes
 from neuroexapt.graph.space import Space, leaves
+from neuroexapt.graph.tape import Tape
 from neuroexapt.graph.values import Role
 
 
@@ -27,6 +29,7 @@ class ModelGraph:
         parameters: Index spaces of every parameter and buffer, by canonical name.
         output_shapes: Shapes of all tensors in the model's output.
         calls: Every execution of a module in eval mode, in order.
+        tape: Every operator of the forward in eval mode.
         unknown_operators: Operators without a rule and why they pinned what they touched.
         notes: What the user should know about this trace.
     """
@@ -37,6 +40,8 @@ class ModelGraph:
         rehearsal: Rehearsal,
         roles: dict[tuple[str, int], set[Role]],
         cost: Cost,
+        tape: Tape,
+        outputs: tuple[int, ...],
         unknown_operators: dict[str, str],
         notes: tuple[str, ...],
     ) -> None:
@@ -49,12 +54,15 @@ class ModelGraph:
         self.unknown_operators = unknown_operators
         self.notes = notes
         self.roles = roles
+        self.tape = tape
         self._rehearsal = rehearsal
+        self._outputs = outputs
+        self._growths: dict[Space, Growth | str] = {}
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
         """All channel groups, in the order of the parameters."""
-        return build_groups(self.parameters, self.roles, self._refusal)
+        return build_groups(self.parameters, self.roles, self.growth, self._refusal)
 
     def group(self, name: str) -> ChannelGroup:
         """Returns a group by its name, or by ``parameter[dim]`` or the module path of any of its producers.
@@ -92,9 +100,19 @@ class ModelGraph:
         """Returns the module attributes that these leaf sizes change."""
         return new_attributes(self.model, self.parameters, self.calls, sizes)
 
+    def growth(self, leaf: Space) -> Growth | str:
+        """Returns how the units of an axis can grow in number, or why they cannot."""
+        if leaf not in self._growths:
+            self._growths[leaf] = growth(self.tape, leaf, self._outputs)
+        return self._growths[leaf]
+
     def rehearse(self, sizes: Mapping[Space, int]) -> str:
         """Runs the forward on fakes of these sizes; returns why it fails, or ``""``."""
         return self._rehearsal.at(sizes)
+
+    def resizing(self, sizes: Mapping[Space, int]) -> Resizing:
+        """Says what else must change for these sizes."""
+        return Resizing(dict(sizes), self.attributes_at(dict(sizes)), self.rehearse(sizes), ())
 
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""

@@ -17,7 +17,8 @@ from torch.utils.flop_counter import flop_registry
 
 from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name
 from neuroexapt.graph.space import Space, pin
-from neuroexapt.graph.values import Call, NotUnderstood, Role, Value, bind, fresh_dims, view_of
+from neuroexapt.graph.tape import Operation, Tape
+from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, view_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Recorder(TorchDispatchMode):
         self.reached: set[str] = set()  # parameters and buffers that some operator read
         self.activation_bytes = 0
         self.footprints: list[Footprint] = []
+        self.tape = Tape()
         self._module = module_stack
         self._values: dict[int, Value] = {}
         self._producers: dict[int, str] = {}
@@ -67,6 +69,7 @@ class Recorder(TorchDispatchMode):
         """Tells the recorder what a tensor is before it is used."""
         self._values[id(tensor)] = value
         self._alive.append(tensor)
+        self.tape.introduce(tensor, value)
 
     def value(self, tensor: Tensor) -> Value:
         """Returns what is known of a tensor; one that came from nowhere is pinned."""
@@ -119,10 +122,13 @@ class Recorder(TorchDispatchMode):
             raise
         except Exception as error:  # a rule that stumbles over a rare form must not stop the user: it fails closed
             values = self._pin_all(call, operands, f"its rule failed with {type(error).__name__}: {error}")
+        references = self.tape.refer(arguments)
+        contractions = tuple(Contraction(self.tape.number(c.operand), c.dim, c.space) for c in call.contractions)
         for output, value in zip(outputs, values, strict=True):
-            self._values[id(output)] = value
+            self.introduce(output, value)
             self._producers[id(output)] = operator
-            self._alive.append(output)
+        numbers = tuple(self.tape.number(output) for output in outputs)
+        self.tape.append(Operation(operator, call.module, references, numbers, tuple(call.reads), contractions))
         self.footprints.append(Footprint(operator, tuple(value.dims for value in values), call.start))
 
     def _apply_rule(self, name: str, call: Call, operands: list[Tensor]) -> list[Value]:

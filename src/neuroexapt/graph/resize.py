@@ -23,6 +23,24 @@ class AttributeEdit:
     value: int | tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ScaleChange:
+    """A scalar that the code computes from sizes."""
+
+    index: int
+    ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Resizing:
+    """New sizes of leaves and what follows from them."""
+
+    sizes: Mapping[Space, int]
+    attributes: tuple[AttributeEdit, ...]
+    refusal: str
+    scales: tuple[ScaleChange, ...]
+
+
 def resized(space: Space, sizes: Mapping[Space, int]) -> int:
     """Returns the size of a space when some leaves have other sizes."""
     node = resolve(space)

@@ -35,6 +35,7 @@ class _Run:
     recorder: Recorder
     calls: list[ModuleCall] = field(default_factory=list)
     shapes: Shapes = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)  # numbers on the tape
 
 
 class _ModuleStack:
@@ -117,6 +118,8 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         ),
         roles=_merge_roles(runs),
         cost=_cost(model, inputs, evaluation.recorder),
+        tape=evaluation.recorder.tape,
+        outputs=tuple(evaluation.outputs),
         unknown_operators={k: v for run in runs for k, v in run.recorder.unknown.items()},
         notes=tuple(notes),
     )
@@ -147,6 +150,8 @@ def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], 
         if isinstance(tensor, Tensor):
             for space in run.recorder.value(tensor).dims:
                 pin(space, "an axis of the model's output")
+            run.outputs.append(run.recorder.tape.number(tensor))
+    run.recorder.tape.close()
     return run
 
 

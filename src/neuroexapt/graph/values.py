@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from neuroexapt.graph.space import Reader, Space, leaves, mark, pin, unify
+
+T = TypeVar("T")
 
 
 class Role(Enum):
@@ -52,6 +54,21 @@ class Value:
         return not self.derived_from
 
 
+@dataclass(frozen=True, slots=True)
+class Contraction(Generic[T]):
+    """A dimension of an operand that is multiplied with another operand and summed away.
+
+    Attributes:
+        operand: The operand that reads, usually a weight: a tensor in a rule, its number on the tape.
+        dim: Its dimension.
+        space: The axis of the other operand that is read.
+    """
+
+    operand: T
+    dim: int
+    space: Space
+
+
 class NotUnderstood(Exception):
     """Raised by a rule that cannot say what happens to the spaces; the call's spaces are then pinned."""
 
@@ -74,6 +91,8 @@ class Call:
         self.arguments = arguments
         self.outputs = outputs
         self.start: Space | None = None  # of a slice: the space of the indices before it, if there are any
+        self.reads: list[Space] = []
+        self.contractions: list[Contraction[Tensor]] = []
         self._values = values
         self._roles = roles
         self._parameters = parameters
@@ -107,6 +126,7 @@ class Call:
     def reads_across(self, spaces: Iterable[Space], note: str = "") -> None:
         """Says that the result mixes the units of these spaces."""
         for space in spaces:
+            self.reads.append(space)
             mark(space, Reader(f"{self.operator}{note}", self.module))
 
     def pins(self, spaces: Iterable[Space], why: str) -> None:
@@ -141,6 +161,7 @@ class Call:
 
     def consume(self, weight: Tensor, dim: int, space: Space) -> None:
         """Says that ``weight`` reads the units of ``space`` through its dimension ``dim``."""
+        self.contractions.append(Contraction(weight, dim, space))
         if self.value(weight).parameter is not None:
             self.role(weight, dim, Role.CONSUME)
         elif self.value(weight).is_activation:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.graph import AttributeEdit, generators_kept, named_tensors
-from neuroexapt.surgery.gather import filled
+from neuroexapt.surgery.gather import edited
 from neuroexapt.surgery.graft import attach, detach
 from neuroexapt.surgery.optimizer_state import adopt, check_movable, move_state
 from neuroexapt.surgery.pieces import PIECES
@@ -39,7 +39,7 @@ def _resize(tensor: Tensor, optimizer: Optimizer | None, edit: TensorEdit, log: 
     if optimizer is not None:
         check_movable(optimizer, tensor, edit.path)
     old_shape = tensor.shape
-    data = filled(tensor, edit.maps, edit.fill)
+    data = edited(tensor, edit)
     other = nn.Parameter(data, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     log.add(Exchange(tensor, other, edit.path).undo)
     if optimizer is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroexapt.graph import NEW, memory_order
-from neuroexapt.surgery.plan import Fill
+from neuroexapt.surgery.plan import Fill, TensorEdit
 
 
 def gather(tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | None = None) -> Tensor:
@@ -39,17 +39,23 @@ def gather(tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | N
     return kept.copy_(result)
 
 
-def filled(tensor: Tensor, maps: Sequence[Tensor | None], fill: Fill) -> Tensor:
-    """Re-indexes a tensor and makes its new entries as ``fill`` says."""
+def edited(tensor: Tensor, edit: TensorEdit) -> Tensor:
+    """Returns the new contents of a tensor: re-indexed, new entries filled or silent, all multiplied by the factors."""
+    maps, fill = edit.maps, edit.fill
     shape = [n if m is None else len(m) for n, m in zip(tensor.shape, maps, strict=True)]
     new = _values(tensor.detach(), shape, fill)
+    for mask in edit.silent:
+        new = torch.where(mask.to(new.device), torch.zeros_like(new), new)
     for dim in fill.zero_dims:
         indices = maps[dim]
         if indices is not None:
             view = [1] * tensor.dim()
             view[dim] = -1
             new = torch.where((indices == NEW).view(view).to(new.device), torch.zeros_like(new), new)
-    return gather(tensor, maps, new)
+    result = gather(tensor, maps, new)
+    for factor in edit.factors:
+        result.mul_(factor.to(device=result.device, dtype=result.dtype))
+    return result
 
 
 def _values(tensor: Tensor, shape: Sequence[int], fill: Fill) -> Tensor:

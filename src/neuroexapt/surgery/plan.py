@@ -42,11 +42,15 @@ class TensorEdit:
         maps: For each dimension the old index of every new index (int64, ``NEW`` where there is none), or ``None``
             where the dimension stays.
         fill: How entries without a source are made.
+        silent: Boolean masks that broadcast to the new shape: new entries inside any of them are zero.
+        factors: What all entries are multiplied by in the end; broadcast to the new shape.
     """
 
     path: str
     maps: tuple[Tensor | None, ...]
     fill: Fill
+    silent: tuple[Tensor, ...] = ()
+    factors: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +86,23 @@ class SliceSource:
     maps: tuple[Tensor | None, ...] = field(repr=False)
 
     def new_entries(self, shape: tuple[int, ...]) -> Tensor:
-        """Returns a boolean mask ``shape`` of the entries that did not exist before."""
+        """Returns a boolean mask ``shape`` of the entries that did not exist before; all copies but the first count."""
         mask = torch.zeros(shape, dtype=torch.bool)
         for dim, indices in enumerate(self.maps):
             if indices is not None:
                 view = [1] * len(shape)
                 view[dim] = -1
-                mask |= (indices == NEW).view(view)
+                mask |= _is_new(indices).view(view)
         return mask
+
+
+def _is_new(indices: Tensor) -> Tensor:
+    """Whether an index has no source, or one that an earlier index has too."""
+    first: dict[int, int] = {}
+    for position, source in enumerate(indices.tolist()):
+        first.setdefault(source, position)
+    is_first = torch.tensor([first[source] == position for position, source in enumerate(indices.tolist())])
+    return (indices == NEW) | ~is_first
 
 
 def fill_for(roles: Mapping[int, set[Role]], seed: int) -> Fill:

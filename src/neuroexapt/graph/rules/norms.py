@@ -25,9 +25,13 @@ _BATCH_NORM_ROLES = {
     "miopen_batch_norm",
 )
 def batch_norm(call: Call) -> RuleResult:
-    """Statistics over batch and positions, one per channel (Ioffe & Szegedy 2015): channels stay independent."""
+    """Statistics over batch and positions, one per channel (Ioffe & Szegedy 2015): channels stay independent.
+
+    Positions may be an axis of the model: where a weight is standardised by a batch norm over its filters.
+    """
     x = call["input"]
     channels = call.dims(x)[1]
+    call.reads_across([space for dim, space in enumerate(call.dims(x)) if dim != 1])
     for name, role in _BATCH_NORM_ROLES.items():
         tensor = call.get(name)
         if tensor is not None and tensor.shape[0] != 1:
@@ -61,7 +65,7 @@ def group_norm(call: Call) -> RuleResult:
     halves = split_major([channels], groups)
     if halves is None:
         raise NotUnderstood(f"{x.shape[1]} channels in {groups} groups")
-    call.reads_across([product(halves[1])])
+    call.reads_across([product(halves[1]), *call.dims(x)[2:]])
     call.pins([product(halves[0])] if groups > 1 else [], "the number of groups is a setting of the norm")
     for name, role in (("weight", Role.NORM_GAIN), ("bias", Role.SHIFT)):
         tensor = call.get(name)

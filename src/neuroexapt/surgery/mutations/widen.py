@@ -9,18 +9,22 @@ from typing import Self
 import torch
 
 from neuroexapt.errors import InputError, SurgeryError
-from neuroexapt.graph import NEW, ChannelGroup, ModelGraph, Role
-from neuroexapt.surgery.mutation import Mutation, draw_seed
-from neuroexapt.surgery.plan import Plan, TensorEdit, fill_for
+from neuroexapt.graph import ChannelGroup, ModelGraph
+from neuroexapt.surgery.growing import tensor_edits
+from neuroexapt.surgery.mutation import Mutation
+from neuroexapt.surgery.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Widen(Mutation):
-    """Adds channels, units or MLP width to a channel group.
+    """Adds channels, heads, head width or MLP width to a channel group, and to every group that the code ties to it.
 
     New units get random incoming weights at the layer's own root mean square and zero outgoing weights, so the function
     is unchanged in eval and in train mode and the outgoing weights receive a gradient at once (the zero fan-out of
     Evci et al. 2022, GradMax, table 1 "inverse"; function preservation after Chen et al. 2016, Net2Net, eq. 1).
+    Where an operation reads across the axis (layer norm over a residual stream) every unit is copied equally often and
+    its outgoing weights are shared unevenly among the copies (Wang et al. 2024, LEMON, section 3.2), so ``to`` must
+    then be a multiple of the size (``group.grows_by_factor``).
 
     Attributes:
         axis: Name of the channel group, the module that produces it, or ``parameter[dim]``.
@@ -39,27 +43,35 @@ class Widen(Mutation):
         """Every group that can be widened."""
         for group in graph.groups:
             if group.can_widen:
-                yield cls(axis=group.name, to=max(group.size + 1, round(group.size * growth)))
+                wanted = max(group.size + 1, round(group.size * growth))
+                factor = max(2, round(growth))
+                yield cls(axis=group.name, to=group.size * factor if group.grows_by_factor else wanted)
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Re-indexes every member of the group; new indices have no source."""
         group = self._group(graph)
-        refusal = group.static_reason or graph.rehearse({group.leaf: self.to})
-        if refusal:
-            raise SurgeryError(
-                f"{group.name}: cannot widen from {group.size} to {self.to} units: {refusal}. "
-                "Choose another group; `graph.groups` lists what each admits."
+        if group.static_reason:
+            raise self._refused(group, group.static_reason)
+        if group.grows_by_factor and self.to % group.size:
+            raise self._refused(
+                group,
+                f"{group.readers[0]} reads across the axis, so its units can only be copied, all equally often; give a "
+                f"multiple of {group.size}",
             )
-        sources = torch.cat([torch.arange(group.size), torch.full((self.to - group.size,), NEW)])
-        edits = {group.leaf: sources}
-        tensors = []
-        for path in dict.fromkeys(member.path for member in group.members):
-            maps = graph.sources(path, edits)
-            roles: dict[int, set[Role]] = {
-                d: graph.roles.get((path, d), set()) for d, m in enumerate(maps) if m is not None
-            }
-            tensors.append(TensorEdit(path, maps, fill_for(roles, draw_seed(generator))))
-        return Plan(tensors=tuple(tensors), attributes=graph.attributes_at({group.leaf: self.to}))
+        resizing = graph.resizing({group.leaf: self.to})
+        if resizing.refusal:
+            raise self._refused(group, resizing.refusal)
+        try:
+            edits = tensor_edits(graph, resizing, generator)
+        except SurgeryError as error:
+            raise self._refused(group, str(error)) from error
+        return Plan(tensors=edits, attributes=resizing.attributes)
+
+    def _refused(self, group: ChannelGroup, reason: str) -> SurgeryError:
+        return SurgeryError(
+            f"{group.name}: cannot widen from {group.size} to {self.to} units: {reason}. "
+            "Choose another size or group; `graph.groups` lists what each admits."
+        )
 
     def describe(self, graph: ModelGraph) -> str:
         """For example ``widen stem.0 from 8 to 12``."""

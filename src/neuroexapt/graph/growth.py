@@ -1,0 +1,69 @@
+"""How the units of one axis can grow in number without changing the function.
+
+*Silent* units: random fan-in, zero fan-out; where two activations are contracted (queries with keys) one of them gets
+zeros at the new units. Where an operation reads across the axis (a norm, a mean, a softmax) new units would change the
+old ones, unless all units are *copied* the same number of times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from neuroexapt.graph.copies import Copies, Unmendable, copies
+from neuroexapt.graph.makers import FACTORS, Maker, scaling, vanishing
+from neuroexapt.graph.space import Space, leaves
+from neuroexapt.graph.tape import Operation, Tape
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """Any number of new units, with zeros where these makers hold them."""
+
+    zeros: frozenset[Maker]
+
+
+Growth = Silent | Copies
+
+
+def growth(tape: Tape, leaf: Space, outputs: Sequence[int]) -> Growth | str:
+    """Returns how an axis can grow, or the reason why it cannot.
+
+    Args:
+        tape: Of a forward in eval mode.
+        leaf: The axis.
+        outputs: Numbers of the model's outputs.
+    """
+    readings = [operation for operation in tape if _mixes(tape, operation, leaf)]
+    silenced = [_silencing(tape, operation, leaf) for operation in readings]
+    if all(silenced):
+        return Silent(frozenset().union(*silenced))
+    try:
+        found = copies(tape, leaf, outputs)
+    except Unmendable as error:
+        return str(error)
+    for repair in found.repairs:
+        if not any(scaling(tape, number) for number in repair.tensors):
+            return f"{readings[0]} reads across the axis, and nothing that makes its operands could be rescaled"
+    return found
+
+
+def _mixes(tape: Tape, operation: Operation, leaf: Space) -> bool:
+    """Whether an operation mixes the units of the axis otherwise than through a parameter that reads them."""
+    return any(leaf in leaves(space) for space in operation.reads)
+
+
+def _silencing(tape: Tape, operation: Operation, leaf: Space) -> frozenset[Maker]:
+    """Returns makers whose zeros keep new units out of a contraction; empty where it is none or none is found."""
+    if operation.name in FACTORS:
+        first, second, _ = FACTORS[operation.name]
+        sides = [operation.number(second), operation.number(first)]
+    elif "scaled_dot_product" in operation.name:
+        sides = [operation.number("key"), operation.number("query")]
+    else:
+        return frozenset()
+    for side in sides:
+        found = vanishing(tape, side, leaf) if side is not None else frozenset()
+        if found:
+            return found
+    return frozenset()

@@ -1,0 +1,158 @@
+"""From new sizes of axes to edits of tensors: silent units, copies, and what must be rescaled for either.
+
+One function for every mutation that makes an axis longer; which way an axis grows is the graph's answer (``growth``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from neuroexapt.errors import SurgeryError
+from neuroexapt.graph import NEW, Copies, Maker, ModelGraph, Resizing, Role, Silent, Space, region, resolve, scaling
+from neuroexapt.graph import resized as size_of
+from neuroexapt.surgery.mutation import draw_seed
+from neuroexapt.surgery.plan import TensorEdit, fill_for
+
+UNEVEN = 0.25  # shares of copied units differ by up to this fraction, so that training tells copies apart
+
+
+@dataclass
+class _Changes:
+    """What is known so far of the new tensors, by parameter; masks and factors broadcast to the new shapes."""
+
+    silent: dict[str, list[Tensor]] = field(default_factory=dict)
+    factors: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+def tensor_edits(graph: ModelGraph, resizing: Resizing, generator: torch.Generator) -> tuple[TensorEdit, ...]:
+    """Returns the edits of all parameters and buffers that make some axes longer and preserve the function.
+
+    Args:
+        graph: The model.
+        resizing: The new sizes, larger than the old ones.
+        generator: Of the seeds of random entries and of the shares of copies.
+
+    Raises:
+        SurgeryError: An axis cannot grow to its new size without changing the function.
+    """
+    maps: dict[Space, Tensor] = {}
+    changes = _Changes()
+    for leaf, size in resizing.sizes.items():
+        found = graph.growth(leaf)
+        if isinstance(found, str):
+            raise SurgeryError(found)
+        maps[leaf] = _units(leaf, size, found)
+        if isinstance(found, Silent):
+            for maker in found.zeros:
+                _note(changes.silent, graph, maker, resizing.sizes, True)
+        else:
+            _rescale_readers(graph, leaf, found, resizing.sizes, generator, changes)
+    _rescale_makers(graph, resizing, changes)
+    return _edits(graph, maps, changes, generator)
+
+
+def _units(leaf: Space, size: int, growth: Silent | Copies) -> Tensor:
+    if isinstance(growth, Silent):
+        return torch.cat([torch.arange(leaf.size), torch.full((size - leaf.size,), NEW)])
+    if size % leaf.size:
+        raise SurgeryError(
+            f"something reads across the axis, so its {leaf.size} units can only be copied, all equally often; "
+            f"{size} is no multiple of {leaf.size}"
+        )
+    return torch.arange(leaf.size).repeat(size // leaf.size)
+
+
+def _rescale_readers(
+    graph: ModelGraph,
+    leaf: Space,
+    growth: Copies,
+    sizes: Mapping[Space, int],
+    generator: torch.Generator,
+    changes: _Changes,
+) -> None:
+    """Each reading entry is shared among the copies of its unit."""
+    count = sizes[leaf] // leaf.size
+    for (path, dim), power in growth.powers.items():
+        dims = graph.parameters[path].dims
+        shares = _shares(count, leaf.size, generator) * count ** (1 + float(power))
+        vector = _spread(dims[dim], leaf, shares.flatten(), sizes)
+        shape = [1] * len(dims)
+        shape[dim] = -1
+        changes.factors.setdefault(path, []).append(vector.view(shape))
+
+
+def _shares(count: int, units: int, generator: torch.Generator) -> Tensor:
+    """Returns float64 ``[count, units]`` that sum to 1 over the copies."""
+    noise = torch.rand(count, units, generator=generator, dtype=torch.float64) - 0.5
+    return (1 + 2 * UNEVEN * (noise - noise.mean(0))) / count
+
+
+def _spread(space: Space, leaf: Space, values: Tensor, sizes: Mapping[Space, int]) -> Tensor:
+    """Returns one value for every index of a dimension: that of its unit, 1 where it has none."""
+    if resolve(space) is leaf:
+        return values
+    if not space.parts:
+        return torch.ones(size_of(space, sizes), dtype=torch.float64)
+    parts = [_spread(part, leaf, values, sizes) for part in space.parts]
+    if space.form == "sum":
+        return torch.cat(parts)
+    result = torch.ones(1, dtype=torch.float64)
+    for part in parts:
+        result = (result[:, None] * part[None, :]).flatten()
+    return result
+
+
+def _rescale_makers(graph: ModelGraph, resizing: Resizing, changes: _Changes) -> None:
+    """Takes back what the new sizes multiply: sums over copies, and scales that the code computes from sizes."""
+    for leaf, size in resizing.sizes.items():
+        found = graph.growth(leaf)
+        if isinstance(found, Copies):
+            for repair in found.repairs:
+                _rescale(graph, repair.tensors, (size // leaf.size) ** float(repair.power), resizing.sizes, changes)
+    for scale in resizing.scales:
+        operation = graph.tape.operations[scale.index]
+        _rescale(graph, operation.inputs[:1], 1 / scale.ratio, resizing.sizes, changes)
+
+
+def _rescale(
+    graph: ModelGraph, tensors: tuple[int, ...], factor: float, sizes: Mapping[Space, int], changes: _Changes
+) -> None:
+    for number in tensors:
+        makers = scaling(graph.tape, number)
+        if makers:
+            for maker in makers:
+                _note(changes.factors, graph, maker, sizes, factor)
+            return
+    raise SurgeryError(f"an operand of a product would have to be multiplied by {factor:.3g}, and nothing makes it")
+
+
+def _note(
+    changes: dict[str, list[Tensor]], graph: ModelGraph, maker: Maker, sizes: Mapping[Space, int], value: float | bool
+) -> None:
+    """Notes a value for the part of a parameter that a maker names."""
+    mask = region(graph.parameters[maker.parameter].dims, maker.picks, sizes)
+    if mask is None:
+        raise SurgeryError(f"{maker.parameter}: the part of it that makes one operand of a product is not understood")
+    noted = mask if value is True else torch.where(mask, torch.tensor(value, dtype=torch.float64), 1.0)
+    changes.setdefault(maker.parameter, []).append(noted)
+
+
+def _edits(
+    graph: ModelGraph, units: Mapping[Space, Tensor], changes: _Changes, generator: torch.Generator
+) -> tuple[TensorEdit, ...]:
+    edits = []
+    for path in graph.parameters:
+        maps = graph.sources(path, units)
+        factors = changes.factors.get(path, [])
+        if not factors and all(m is None for m in maps):
+            continue
+        has_new = {dim for dim, m in enumerate(maps) if m is not None and bool((m == NEW).any())}
+        roles: dict[int, set[Role]] = {dim: graph.roles.get((path, dim), set()) for dim in has_new}
+        silent = changes.silent.get(path, [])
+        fill = fill_for(roles, draw_seed(generator))
+        edits.append(TensorEdit(path, maps, fill, silent=tuple(silent), factors=tuple(factors)))
+    return tuple(edits)
