@@ -230,10 +230,9 @@ def _read(
         raise Unmendable(f"{operation} sums over an axis of which these units are only a part")
     if power:
         others = [n for n in factors if n != operand]
+        tensors = [operand] if weight.derived_from else [*others, operand]
         if weight.parameter is not None:  # tied: what it makes elsewhere must stay
             tensors = others
-        else:
-            tensors = [operand] if weight.derived_from else [*others, operand]
         follow.repairs.append(Repair(tuple(tensors), -power))
     return ZERO
 
