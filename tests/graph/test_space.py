@@ -154,19 +154,61 @@ def test_split_major_of_equal_segments_ties_them() -> None:
     assert resolve(a) is resolve(b) is rest[0]
 
 
-def test_pins_and_readers_pass_through_refinement_and_linking() -> None:
-    leaf, reader = Space(12, "written in the code"), Reader("aten.mean", "pool")
+def test_readers_pass_through_refinement_and_linking_and_pins_through_linking() -> None:
+    leaf, reader = Space(12), Reader("aten.mean", "pool")
     mark(leaf, reader)
     split_major([leaf], 3)
     left, _ = cut(leaf.parts[1], 2)
     assert left is not None
-    for inner in leaves(leaf):
-        assert pinned(inner) == "written in the code"
-        assert inner.readers == {reader}
+    assert all(inner.readers == {reader} for inner in leaves(leaf))
     other = product([Space(3), Space(4)])
     unify(leaf, other)
-    assert all(pinned(s) for s in leaves(other))
     assert all(s.readers == {reader} for s in leaves(other))
+    unify(other, Space(12, "written in the code"))
+    assert all(pinned(s) == "written in the code" for s in leaves(leaf))
+
+
+def test_what_is_pinned_is_divided_anew_by_whoever_looks_at_it() -> None:
+    leaf = Space(12, "written in the code")
+    for size in (3, 4):
+        head, rest = split_major([leaf], size) or ([], [])
+        assert [s.size for s in [*head, *rest]] == [size, 12 // size]
+        assert all(pinned(s) == "written in the code" for s in [*head, *rest])
+    assert [s and pinned(s) for s in cut(leaf, 5)] == ["written in the code"] * 2
+    assert leaf.form == "leaf"
+
+
+def test_a_sum_whose_segments_share_a_factor_is_a_product() -> None:
+    a, b = product([Space(2), Space(5)]), Space(15)
+    head, rest = split_major([concatenation([a, b])], 5) or ([], [])
+    assert [s.size for s in leaves(head[0])] == [2, 3]
+    assert leaves(a)[1] is leaves(b)[1] is rest[0]
+    assert all(pinned(s) is None for s in leaves(concatenation([a, b])))
+
+
+def test_segments_that_repeat_in_pairs_stay_apart() -> None:
+    a, b, c, d = (Space(size) for size in (4, 2, 4, 2))
+    head, rest = split_major([concatenation([a, b, c, d])], 2) or ([], [])
+    assert pinned(head[0]) == "number of equal segments"
+    assert leaves(rest[0]) == [resolve(a), resolve(b)] == [resolve(c), resolve(d)]
+    assert resolve(a) is not resolve(b)
+
+
+def test_factors_that_interleave_are_pinned_up_to_the_next_common_boundary() -> None:
+    a, b = product([Space(2), Space(3), Space(5)]), product([Space(3), Space(2), Space(5)])
+    unify(a, b)
+    assert [bool(pinned(s)) for s in leaves(a)] == [True, True, False]
+    assert leaves(a)[2] is leaves(b)[2]
+
+
+def test_a_space_that_meets_itself_at_another_offset_is_pinned() -> None:
+    leaf = Space(300)
+    _, behind = cut(leaf, 1)
+    before, _ = cut(leaf, 299)
+    assert behind is not None
+    assert before is not None
+    unify(behind, before)
+    assert all(pinned(s) or s.size == 1 for s in leaves(leaf))
 
 
 def test_pinning_a_whole_pins_its_parts_and_the_first_reason_stays() -> None:

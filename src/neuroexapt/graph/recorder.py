@@ -15,8 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name
-from neuroexapt.graph.space import Space, pin
+from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name, rule_name
+from neuroexapt.graph.space import Space, pin, unify
 from neuroexapt.graph.tape import Operation, Tape
 from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, view_of
 
@@ -87,12 +87,23 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Runs the operator on fakes, then its rule."""
         kwargs = kwargs or {}
+        arguments = self._before(func, args)
         result = func(*args, **kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if outputs and isinstance(func, torch._ops.OpOverload):
+        if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
             self._count(func, args, kwargs, result, outputs)
-            self._follow(func, bind(func, args, kwargs), outputs)
+            self._follow(func, bind(func, arguments, kwargs), outputs)
         return result
+
+    def _before(self, func: Any, args: Sequence[Any]) -> Sequence[Any]:
+        """A view in place (``transpose_``) has changed its tensor when the rule sees it: this keeps the old shape."""
+        if torch.Tag.inplace_view not in getattr(func, "tags", ()):
+            return args
+        before = args[0].detach()
+        self._values[id(before)] = self.value(args[0])
+        self._alive.append(before)
+        self.tape.alias(before, args[0])
+        return [before, *args[1:]]
 
     def _count(
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, outputs: list[Tensor]
@@ -106,7 +117,6 @@ class Recorder(TorchDispatchMode):
 
     def _follow(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> None:
         operator = operator_name(func)
-        name = operator.partition(".")[2]
         operands = [t for t in tree_leaves(list(arguments.values())) if isinstance(t, Tensor)]
         for tensor in operands:
             name_read = self.value(tensor).parameter
@@ -114,8 +124,10 @@ class Recorder(TorchDispatchMode):
                 self.reached.add(name_read)
         call = Call(operator, self._module(), arguments, outputs, self._values, self.roles, self.parameters)
         try:
-            values = self._apply_rule(name if func.namespace == "aten" else "", call, operands)
+            values = self._apply_rule(rule_name(func), call, operands)
             _check_sizes(outputs, values)
+            if rule_name(func) in RULES:
+                self._tie_written(outputs, values)
         except NotUnderstood as error:
             values = self._pin_all(call, operands, str(error))
         except MemoryError:
@@ -130,6 +142,14 @@ class Recorder(TorchDispatchMode):
         numbers = tuple(self.tape.number(output) for output in outputs)
         self.tape.append(Operation(operator, call.module, references, numbers, tuple(call.reads), contractions))
         self.footprints.append(Footprint(operator, tuple(value.dims for value in values), call.start))
+
+    def _tie_written(self, outputs: list[Tensor], values: list[Value]) -> None:
+        """What is written into a tensor has its axes, and those of all tensors that it is a view of."""
+        for output, value in zip(outputs, values, strict=True):
+            known = self._values.get(id(output))
+            if known is not None and [space.size for space in known.dims] == list(output.shape):
+                for old, new in zip(known.dims, value.dims, strict=True):
+                    unify(old, new)
 
     def _apply_rule(self, name: str, call: Call, operands: list[Tensor]) -> list[Value]:
         if name in VIEW_RULES:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Form = Literal["leaf", "product", "sum"]
+EQUAL_SEGMENTS = "number of equal segments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,20 @@ def pin(space: Space, reason: str) -> None:
     for part in node._parts:
         if resolve(part).pin_reason is None:
             pin(part, reason)
+
+
+def is_pinned(space: Space) -> bool:
+    """Whether nothing inside a space can be edited; an index by itself cannot."""
+    node = resolve(space)
+    if node.pin_reason is not None or node.size == 1:
+        return True
+    return bool(node._parts) and all(map(is_pinned, node._parts))
+
+
+def _reason(space: Space) -> str:
+    """Why a pinned space is pinned: its own reason, or that of the first part that has one."""
+    reasons = (node.pin_reason for node in (resolve(space), *leaves(space)))
+    return next((reason for reason in reasons if reason is not None), "divided into single indices")
 
 
 def mark(space: Space, reader: Reader) -> None:
@@ -171,24 +186,49 @@ def split_major(spaces: Sequence[Space], size: int) -> tuple[list[Space], list[S
 
 
 def _refine_major(node: Space, major: int) -> list[Space] | None:
-    """Turns a leaf, or a sum of equal segments, into a product whose major factor divides at ``major``."""
-    if node._form == "leaf":
-        node._become("product", _inherit(node, [major, node.size // major]))
-        return list(node._parts)
-    pieces = segments(node)
-    if any(piece.size != pieces[0].size for piece in pieces):
-        return None
-    if len(pieces) % major != 0 and major % len(pieces) != 0:
-        return None
-    for piece in pieces[1:]:
-        unify(pieces[0], piece)
-    count = Space(len(pieces), "number of equal segments")
-    node._become("product", [count, resolve(pieces[0])])
+    """Turns a leaf or a sum into a product that divides at ``major``; ``None`` where it has no such form.
+
+    What is pinned never moves, so it gets no structure: it is divided anew wherever somebody looks at it.
+    """
+    if is_pinned(node):
+        return [Space(size, _reason(node)) for size in (major, node.size // major)]
+    if node._form == "sum":
+        return _factor_sum(node, node.size // major) or _pair_segments(node, major)
+    node._become("product", [Space(major), Space(node.size // major)])
     return list(node._parts)
 
 
-def _inherit(node: Space, sizes: Sequence[int]) -> list[Space]:
-    return [Space(size, node.pin_reason) for size in sizes]
+def _factor_sum(node: Space, minor: int) -> list[Space] | None:
+    """a*d + b*d is (a + b)*d, where every segment has, or takes, the same minor factor of size d."""
+    pieces = segments(node)
+    halves = [split_major([piece], piece.size // minor) if piece.size % minor == 0 else None for piece in pieces]
+    found = [half for half in halves if half is not None]
+    if len(found) < len(pieces):
+        return None
+    shared = product(found[0][1])
+    for _, rest in found[1:]:
+        unify(shared, product(rest))
+    majors = [product(head) for head, _ in found]
+    total = sum(major.size for major in majors)
+    single = all(major.size == 1 for major in majors)
+    node._become("product", [Space(total, EQUAL_SEGMENTS) if single else concatenation(majors), shared])
+    return list(node._parts)
+
+
+def _pair_segments(node: Space, major: int) -> list[Space] | None:
+    """a + b + a + b is 2*(a + b), where the segments end at every multiple."""
+    size, rest, pieces = node.size // major, segments(node), []
+    while rest:
+        piece = [rest.pop(0)]
+        while sum(segment.size for segment in piece) < size and rest:
+            piece.append(rest.pop(0))
+        if sum(segment.size for segment in piece) != size:
+            return None
+        pieces.append(concatenation(piece))
+    for other in pieces[1:]:
+        unify(pieces[0], other)
+    node._become("product", [Space(major, EQUAL_SEGMENTS), pieces[0]])
+    return list(node._parts)
 
 
 def cut(space: Space, offset: int) -> tuple[Space | None, Space | None]:
@@ -198,8 +238,10 @@ def cut(space: Space, offset: int) -> tuple[Space | None, Space | None]:
         return None, node
     if offset >= node.size:
         return node, None
+    if is_pinned(node):
+        return Space(offset, _reason(node)), Space(node.size - offset, _reason(node))
     if node._form == "leaf":
-        node._become("sum", _inherit(node, [offset, node.size - offset]))
+        node._become("sum", [Space(offset), Space(node.size - offset)])
         return node._parts[0], node._parts[1]
     if node._form == "sum":
         return _cut_sum(node, offset)
@@ -230,10 +272,12 @@ def _cut_sum(node: Space, offset: int) -> tuple[Space | None, Space | None]:
 def unify(first: Space, second: Space) -> None:
     """Makes two spaces one; what cannot be reconciled is pinned on both sides."""
     a, b = resolve(first), resolve(second)
-    if a is b:
+    if a is b or a.size == b.size == 1:
         return
     if a.size != b.size:
         _conflict([a, b], f"sizes {a.size} and {b.size} meet")
+    elif is_pinned(a) or is_pinned(b):
+        pin(b if is_pinned(a) else a, _reason(a if is_pinned(a) else b))
     elif a._form == "leaf" or b._form == "leaf":
         leaf, other = (a, b) if a._form == "leaf" else (b, a)
         if leaf in _nodes_inside(other):
@@ -264,19 +308,29 @@ def _nodes_inside(space: Space) -> set[Space]:
 def _unify_products(a: Space, b: Space) -> None:
     left, right = factors([a]), factors([b])
     while left and right:
-        x, y = left[0], right[0]
-        if x.size == y.size:
-            unify(x, y)
-            left, right = left[1:], right[1:]
+        common = math.gcd(left[0].size, right[0].size)
+        halves = split_major(left, common), split_major(right, common)
+        if common == 1 or halves[0] is None or halves[1] is None:
+            left, right = _skip_misaligned(left, right)
             continue
-        small = min(x.size, y.size)
-        common = small if max(x.size, y.size) % small == 0 else math.gcd(x.size, y.size)
-        split_left, split_right = split_major(left, common), split_major(right, common)
-        if common == 1 or split_left is None or split_right is None:
-            _conflict([*left, *right], f"factors {x.size} and {y.size} meet")
-            return
-        unify(product(split_left[0]), product(split_right[0]))
-        left, right = factors(split_left[1]), factors(split_right[1])
+        unify(product(halves[0][0]), product(halves[1][0]))
+        left, right = factors(halves[0][1]), factors(halves[1][1])
+
+
+def _skip_misaligned(left: list[Space], right: list[Space]) -> tuple[list[Space], list[Space]]:
+    """Pins the factors up to the next boundary that both lists have, and returns what is behind it."""
+    left, right = factors(left), factors(right)
+    run, ahead = [left[0]], left.pop(0).size
+    behind = 1
+    while ahead != behind:
+        source = right if ahead > behind else left
+        run.append(source.pop(0))
+        if source is right:
+            behind *= run[-1].size
+        else:
+            ahead *= run[-1].size
+    _conflict(run, "factors " + " and ".join(str(node.size) for node in run) + " meet")
+    return left, right
 
 
 def _unify_sums(a: Space, b: Space) -> None:
@@ -286,26 +340,27 @@ def _unify_sums(a: Space, b: Space) -> None:
         if x.size == y.size:
             unify(x, y)
             left, right = left[1:], right[1:]
-        elif x.size < y.size:
-            head, tail = cut(y, x.size)
-            right = [s for s in (head, tail) if s] + right[1:]
-        else:
-            head, tail = cut(x, y.size)
-            left = [s for s in (head, tail) if s] + left[1:]
+            continue
+        if x.size > y.size:
+            left, right, x, y = right, left, y, x
+        moving = {leaf for leaf in leaves(y) if not is_pinned(leaf)}
+        if any(moving & set(leaves(other)) for other in left):
+            _conflict([*left, *right], "a space meets itself at another offset")
+            return
+        right = [s for s in cut(y, x.size) if s] + right[1:]
 
 
 def _unify_mixed(whole: Space, total: Space) -> None:
-    """A product meets a sum: k equal segments of d are the product of (k, d)."""
+    """A product meets a sum: the sum becomes a product where it has the factors for it."""
+    major, *_ = factors([whole])
     pieces = segments(total)
-    if all(piece.size == pieces[0].size for piece in pieces):
-        halves = split_major([whole], len(pieces))
-        if halves is not None:
-            minor = product(halves[1])
-            pin(product(halves[0]), "number of equal segments")
-            for piece in pieces:
-                unify(piece, minor)
+    same = all(piece.size == pieces[0].size for piece in pieces)
+    for size in dict.fromkeys([len(pieces), major.size] if same else [major.size]):
+        halves = split_major([whole], size) if whole.size % size == 0 else None
+        if halves is not None and _refine_major(total, size) is not None:
+            _unify_products(product([whole]), total)
             return
-    _conflict([whole, total], "a product meets a sum of unequal segments")
+    _conflict([whole, total], "a product meets a sum of other segments")
 
 
 def _conflict(spaces: Iterable[Space], reason: str) -> None:

@@ -86,6 +86,10 @@ class Tape:
         self._numbers[id(tensor)] = len(self.values) - 1
         return len(self.values) - 1
 
+    def alias(self, tensor: Tensor, original: Tensor) -> None:
+        """Says that a tensor has the content of another one."""
+        self._numbers[id(tensor)] = self._numbers[id(original)]
+
     def refer(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the arguments with every tensor replaced by a reference."""
         return {

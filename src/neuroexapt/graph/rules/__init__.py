@@ -6,15 +6,22 @@ To teach the graph a new operator, write its rule in the family's file; the regi
 from neuroexapt.graph.rules import (
     attention,
     contractions,
+    convolutions,
+    creation,
     elementwise,
     joins,
     lookup,
     norms,
+    ordering,
+    patches,
     pooling,
+    recurrent,
     reductions,
+    reshape,
+    slices,
     views,
 )
-from neuroexapt.graph.rules.registry import RULES, VIEW_RULES, DimensionMap, base_name, rule, view_rule
+from neuroexapt.graph.rules.registry import RULES, VIEW_RULES, DimensionMap, base_name, rule, rule_name, view_rule
 
 __all__ = [
     "RULES",
@@ -23,13 +30,21 @@ __all__ = [
     "attention",
     "base_name",
     "contractions",
+    "convolutions",
+    "creation",
     "elementwise",
     "joins",
     "lookup",
     "norms",
+    "ordering",
+    "patches",
     "pooling",
+    "recurrent",
     "reductions",
+    "reshape",
     "rule",
+    "rule_name",
+    "slices",
     "view_rule",
     "views",
 ]

@@ -59,17 +59,28 @@ def layer_norm(call: Call) -> RuleResult:
 
 @rule("native_group_norm")
 def group_norm(call: Call) -> RuleResult:
-    """Statistics across the channels of a group (Wu & He 2018)."""
+    """Statistics across the channels of a group (Wu & He 2018): whole groups are independent of each other."""
     x, groups = call["input"], call["group"]
-    channels = call.dims(x)[1]
+    batch, channels = call.dims(x)[:2]
     halves = split_major([channels], groups)
     if halves is None:
         raise NotUnderstood(f"{x.shape[1]} channels in {groups} groups")
     call.reads_across([product(halves[1]), *call.dims(x)[2:]])
-    call.pins([product(halves[0])] if groups > 1 else [], "the number of groups is a setting of the norm")
     for name, role in (("weight", Role.NORM_GAIN), ("bias", Role.SHIFT)):
         tensor = call.get(name)
         if tensor is not None and tensor.shape[0] != 1:
             unify(call.dims(tensor)[0], channels)
             call.role(tensor, 0, role)
-    return [call.dims(x), *(fresh_dims(o, "statistics of a norm") for o in call.outputs[1:])]
+    return [call.dims(x), *((batch, product(halves[0])) for _ in call.outputs[1:])]
+
+
+@rule("_weight_norm_interface")
+def weight_norm(call: Call) -> RuleResult:
+    """g v / |v|, with the norm over all dimensions but one (Salimans & Kingma 2016, eq. 2)."""
+    v, g = call["v"], call["g"]
+    for dim, (space, gain) in enumerate(zip(call.dims(v), call.dims(g), strict=True)):
+        if g.shape[dim] != 1:
+            unify(space, gain)
+            call.role(g, dim, Role.GAIN)
+    call.reads_across(space for dim, space in enumerate(call.dims(v)) if g.shape[dim] == 1)
+    return [call.dims(v), *(call.dims(g) for _ in call.outputs[1:])]
