@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name, rule_name
+from neuroexapt.graph.rules.stand_ins import run
 from neuroexapt.graph.space import Space, pin, unify
 from neuroexapt.graph.tape import Operation, Tape
 from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, view_of
@@ -88,7 +89,7 @@ class Recorder(TorchDispatchMode):
         """Runs the operator on fakes, then its rule."""
         kwargs = kwargs or {}
         arguments = self._before(func, args)
-        result = func(*args, **kwargs)
+        result = run(func, args, kwargs)
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
             self._count(func, args, kwargs, result, outputs)

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward
 from neuroexapt.graph.recorder import Footprint, ModuleCall, operator_name
 from neuroexapt.graph.resize import AttributeEdit, new_attributes, new_shapes, resized
+from neuroexapt.graph.rules.stand_ins import run
 from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.values import Value, bind
 
@@ -65,7 +66,7 @@ class _Comparison(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = run(func, args, kwargs or {})
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
         if outputs and isinstance(func, torch._ops.OpOverload):
             self._compare(func, bind(func, args, kwargs or {}), outputs)

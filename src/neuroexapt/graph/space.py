@@ -18,6 +18,7 @@ from typing import Literal
 
 Form = Literal["leaf", "product", "sum"]
 EQUAL_SEGMENTS = "number of equal segments"
+MAX_CUTS = 64  # in one meeting of two sums; more are needed only where an axis meets itself at another offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,20 +335,21 @@ def _skip_misaligned(left: list[Space], right: list[Space]) -> tuple[list[Space]
 
 
 def _unify_sums(a: Space, b: Space) -> None:
-    left, right = list(a._parts), list(b._parts)
+    left, right, cuts = segments(a), segments(b), 0
     while left and right:
-        x, y = resolve(left[0]), resolve(right[0])
+        left, right = [*segments(left[0]), *left[1:]], [*segments(right[0]), *right[1:]]
+        x, y = left[0], right[0]
         if x.size == y.size:
             unify(x, y)
             left, right = left[1:], right[1:]
             continue
         if x.size > y.size:
-            left, right, x, y = right, left, y, x
-        moving = {leaf for leaf in leaves(y) if not is_pinned(leaf)}
-        if any(moving & set(leaves(other)) for other in left):
-            _conflict([*left, *right], "a space meets itself at another offset")
+            left, right, y = right, left, x
+        cuts += 1
+        if cuts > MAX_CUTS:
+            _conflict([*left, *right], "an axis meets itself at another offset")
             return
-        right = [s for s in cut(y, x.size) if s] + right[1:]
+        right = [s for s in cut(y, left[0].size) if s] + right[1:]
 
 
 def _unify_mixed(whole: Space, total: Space) -> None:

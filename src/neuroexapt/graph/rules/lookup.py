@@ -49,12 +49,31 @@ def index(call: Call) -> Dims:
 
 @rule("index_put", "_index_put_impl", "_unsafe_index_put")
 def index_put(call: Call) -> Dims:
-    """``x[i, :, j] = y``."""
+    """``x[i, :, j] = y``, or ``x[mask] = y``."""
+    mask = [t for t in call["indices"] if t is not None]
+    if len(mask) == 1 and mask[0].dtype is torch.bool:
+        return _masked_put(call, mask[0])
     target, values = _indexed(call, call["self"]), call["values"]
     for space, size, place in zip(reversed(call.dims(values)), reversed(values.shape), reversed(target), strict=False):
         if size != 1:
             unify(space, place)
     return call.dims(call["self"])
+
+
+def _masked_put(call: Call, mask: Tensor) -> Dims:
+    """The mask lies on the dimensions that it is given for; values that differ there are taken in their order."""
+    dims, values = list(call.dims(call["self"])), call["values"]
+    first = next(d for d, t in enumerate(call["indices"]) if t is not None)
+    masked, behind = dims[first : first + mask.dim()], dims[first + mask.dim() :]
+    for space, other in zip(masked, call.dims(mask), strict=True):
+        unify(space, other)
+    target = [*dims[:first], None, *behind]
+    for space, size, place in zip(reversed(call.dims(values)), reversed(values.shape), reversed(target), strict=False):
+        if place is None and size != 1:
+            call.pins([space, *masked], "values are taken in the order of a mask")
+        elif place is not None and size != 1:
+            unify(space, place)
+    return dims
 
 
 def _indexed(call: Call, tensor: Tensor) -> list[Space]:

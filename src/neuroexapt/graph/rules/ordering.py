@@ -75,3 +75,10 @@ def bucketize(call: Call) -> Dims:
     bounds = call.get("boundaries", call.get("sorted_sequence"))
     call.pins(call.dims(bounds), "buckets are numbered")
     return call.dims(call["self"])
+
+
+@rule("histc")
+def histogram(call: Call) -> Dims:
+    """How many values fall into each bin."""
+    call.pins(call.dims(call["self"]), "values are counted")
+    return [fresh(int(call.out.shape[0]), "bins are numbered")]
