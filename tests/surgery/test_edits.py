@@ -41,13 +41,73 @@ def test_parameters_stay_the_same_objects_with_their_python_attributes_and_tied_
     assert (model.up.out_features, model.down.in_features, model.again.in_features) == (14, 14, 14)
 
 
-def test_gradient_hooks_are_refused() -> None:
+def test_hooks_of_parameters_and_modules_go_on_firing() -> None:
     model = build("plain_conv")
-    model.conv1.weight.register_hook(lambda g: g)
-    before = fingerprint(model, SGD(model.parameters(), lr=0.1))
-    with pytest.raises(SurgeryError, match=r"conv1.weight: has gradient hooks, which would be lost\. Remove them"):
-        Surgeon(model, batch()).apply(Widen(axis="conv1", to=9))
-    assert fingerprint(model, SGD(model.parameters(), lr=0.1)) == before
+    seen: list[str] = []
+    conv = model.conv2
+    conv.weight.register_hook(lambda g: seen.append(f"gradient {g.shape[0]}"))
+    conv.weight.register_post_accumulate_grad_hook(lambda p: seen.append(f"accumulated {p.grad.shape[0]}"))
+    conv.register_forward_pre_hook(lambda m, args: seen.append("before"))
+    conv.register_forward_hook(lambda m, args, out: seen.append(f"after {out.shape[1]}"))
+    conv.register_full_backward_hook(lambda m, grad_in, grad_out: seen.append(f"backward {grad_out[0].shape[1]}"))
+    surgeon = Surgeon(model, batch())
+    patch = surgeon.apply(Widen(axis="conv2", to=9))
+    for width in (9, 8):
+        seen.clear()
+        model(batch()).sum().backward()
+        assert seen == ["before", f"after {width}", f"gradient {width}", f"accumulated {width}", f"backward {width}"]
+        model.zero_grad()
+        if width == 9:
+            surgeon.revert(patch)
+
+
+def test_gradients_in_flight_survive_an_edit_where_their_entries_do() -> None:
+    model, reference = build("conv_bn"), build("conv_bn")
+    for some in (model, reference):
+        some(batch()).square().sum().backward()
+    surgeon = Surgeon(model, batch())
+    patch = surgeon.apply(Widen(axis="features.0", to=9))
+    for some in (model, reference):
+        some(batch() + 1).square().sum().backward()
+    for (name, p), (_, q) in zip(model.named_parameters(), reference.named_parameters(), strict=True):
+        mask = patch.new_entries(model).get(name, torch.zeros(p.shape, dtype=torch.bool))
+        assert mask is not None
+        assert torch.allclose(p.grad[~mask], q.grad.flatten(), rtol=EXACT, atol=EXACT), name
+    model.zero_grad()
+    model(batch()).sum().backward()
+
+
+def test_a_revert_brings_the_gradients_of_before_the_edit_back() -> None:
+    model = build("conv_bn")
+    optimizer = SGD(model.parameters(), lr=0.1)
+    model(batch()).sum().backward()
+    before = fingerprint(model, optimizer)
+    surgeon = Surgeon(model, batch(), optimizer)
+    surgeon.revert(surgeon.apply(Widen(axis="features.0", to=9)))
+    assert fingerprint(model, optimizer) == before
+
+
+def test_a_sparse_gradient_in_flight_is_refused_with_what_to_do() -> None:
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(10, 6, sparse=True), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.table(x).mean(1))
+
+    model, x = Words(), torch.arange(8).view(2, 4)
+    model(x).sum().backward()
+    with pytest.raises(SurgeryError, match=r"table\.weight: has a sparse gradient, .* Call optimizer\.zero_grad"):
+        Surgeon(model, x).apply(Widen(axis="table.weight[1]", to=9))
+    model.zero_grad()
+    optimizer = torch.optim.SparseAdam([model.table.weight])
+    for _ in range(2):
+        model(x).square().sum().backward()
+        optimizer.step()
+        model.zero_grad()
+        Surgeon(model, x, optimizer).apply(Widen(axis="table.weight[1]", to=model.table.embedding_dim + 3))
+    assert model.head.in_features == 12
 
 
 def test_a_live_autograd_graph_is_refused_and_nothing_changes() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -60,16 +62,37 @@ def test_a_graph_of_a_trial_is_closed_when_the_trial_is_undone() -> None:
 def test_a_graph_that_has_not_run_its_backward_is_refused_and_nothing_changes() -> None:
     parameter, other = pair()
     kept = (parameter * parameter).sum()
-    with pytest.raises(SurgeryError, match=r"w: an autograd graph that has not run its backward still refers to it"):
+    with pytest.raises(SurgeryError, match=r"w: something in torch still refers to it: an autograd graph"):
         Exchange(parameter, other, "w")
     assert parameter.shape == (2,)
     kept.backward()
 
 
-def test_gradient_hooks_are_refused() -> None:
+def test_gradient_hooks_stay_with_the_object_through_exchange_and_undo_and_their_handles_work() -> None:
     parameter, other = pair()
-    handle = parameter.register_hook(lambda g: g)
-    with pytest.raises(SurgeryError, match=r"w: has gradient hooks"):
-        Exchange(parameter, other, "w")
-    handle.remove()
+    seen: list[tuple[str, int]] = []
+    first = parameter.register_hook(lambda g: seen.append(("first", len(g))))
+
+    def backward() -> list[tuple[str, int]]:
+        seen.clear()
+        parameter.grad = None
+        (parameter * 1.0).sum().backward()
+        return list(seen)
+
+    exchange = Exchange(parameter, other, "w")
+    assert backward() == [("first", 3)]
+    last = parameter.register_post_accumulate_grad_hook(lambda p: seen.append(("last", len(p.grad))))
+    assert backward() == [("first", 3), ("last", 3)]
+    exchange.undo()
+    assert backward() == [("first", 2), ("last", 2)]
+    first.remove()
+    last.remove()
+    assert backward() == []
+
+
+def test_weak_references_lead_to_the_same_object_with_its_new_contents() -> None:
+    parameter, other = pair()
+    reference = weakref.ref(parameter)
     Exchange(parameter, other, "w")
+    assert reference() is parameter
+    assert parameter.shape == (3,)

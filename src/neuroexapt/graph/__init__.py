@@ -1,5 +1,6 @@
 """Reading a model: index spaces over the user's own forward, channel groups, cost."""
 
+from neuroexapt.graph.compiled import forget_compiled_code, without_compiler
 from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.fakes import ExampleInputs, in_mode, memory_order, named_tensors, slots_holding
@@ -8,7 +9,7 @@ from neuroexapt.graph.growth import Growth, Silent
 from neuroexapt.graph.isolation import attributes_kept, generators_kept
 from neuroexapt.graph.makers import Maker, scaling
 from neuroexapt.graph.model_graph import ModelGraph
-from neuroexapt.graph.permutation import distrusted_groups, permutation_error, relative_change
+from neuroexapt.graph.permutation import distrusted_groups, is_inexact, permutation_error, relative_change
 from neuroexapt.graph.positions import NEW
 from neuroexapt.graph.recorder import ModuleCall
 from neuroexapt.graph.regions import region
@@ -16,6 +17,7 @@ from neuroexapt.graph.resize import AttributeEdit, Resizing, resized
 from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
+from neuroexapt.graph.wrappers import is_meta, unwrapped
 
 __all__ = [
     "NEW",
@@ -35,8 +37,11 @@ __all__ = [
     "Space",
     "attributes_kept",
     "distrusted_groups",
+    "forget_compiled_code",
     "generators_kept",
     "in_mode",
+    "is_inexact",
+    "is_meta",
     "memory_order",
     "named_tensors",
     "permutation_error",
@@ -47,4 +52,6 @@ __all__ = [
     "scaling",
     "slots_holding",
     "trace",
+    "unwrapped",
+    "without_compiler",
 ]

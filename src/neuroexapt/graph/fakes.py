@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from neuroexapt.errors import TraceError
+from neuroexapt.graph.compiled import eagerly
 from neuroexapt.graph.isolation import attributes_kept, generators_kept
 
 
@@ -39,9 +40,16 @@ class ExampleInputs:
             return ExampleInputs(tuple(inputs), {})
         return ExampleInputs((inputs,), {})
 
+    def to(self, device: torch.device) -> ExampleInputs:
+        """Returns the inputs with every tensor on a device."""
+        return ExampleInputs(
+            *tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, (self.args, self.kwargs))
+        )
+
     def call(self, model: nn.Module) -> Any:
-        """Runs the model on these inputs."""
-        return model(*self.args, **self.kwargs)
+        """Runs the model on these inputs, as it is written: nothing compiled."""
+        with eagerly():
+            return model(*self.args, **self.kwargs)
 
 
 def canonical_names(model: nn.Module) -> dict[int, str]:

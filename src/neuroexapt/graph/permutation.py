@@ -59,13 +59,22 @@ def relative_change(before: list[Tensor], after: list[Tensor]) -> float:
         return float("inf")
     worst = 0.0
     for old, new in zip(before, after, strict=True):
-        x, y = old.double(), new.double()
+        x, y = _widest(old), _widest(new)
         differs = (x != y) & ~(x.isnan() & y.isnan())
         if bool(differs.any()):
             scale = torch.where(x.isfinite(), x.abs(), 0.0).max().clamp_min(1e-12)
             change = float((y - x)[differs].abs().max() / scale)
             worst = max(worst, change) if math.isfinite(change) else float("inf")
     return worst
+
+
+def is_inexact(tensor: Tensor) -> bool:
+    """Whether a tensor holds floating-point or complex numbers: what an edit may move by rounding alone."""
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _widest(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
 def _error(
@@ -112,7 +121,7 @@ def _outputs(graph: ModelGraph, tensors: dict[str, Tensor]) -> list[Tensor]:
         torch.no_grad(),
     ):
         leaves = tree_leaves(graph.inputs.call(model))
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and is_inexact(leaf)]
 
 
 def gathered(tensor: Tensor, maps: Sequence[Tensor | None]) -> Tensor:

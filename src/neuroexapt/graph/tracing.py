@@ -26,6 +26,7 @@ from neuroexapt.graph.recorder import ModuleCall, Recorder
 from neuroexapt.graph.rehearsal import Rehearsal, Shapes, output_shapes
 from neuroexapt.graph.space import pin
 from neuroexapt.graph.values import Role, Value, fresh_dims
+from neuroexapt.graph.wrappers import unwrapped
 
 
 @dataclass
@@ -82,7 +83,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     """Reads what a model is, without changing it and without allocating anything of its size.
 
     Args:
-        model: Any module.
+        model: Any module; one under ``torch.compile`` is traced as it is written.
         example_inputs: A tensor, a tuple of positional or a dictionary of keyword arguments for ``forward``.
 
     Returns:
@@ -91,8 +92,9 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     Raises:
         TraceError: The model's ``forward`` failed on fake tensors in eval mode; the message shows its error. Or a lazy
             module has no parameters yet.
+        InputError: The model is wrapped (DDP), sharded, scripted or quantized; the message says what to give instead.
     """
-    inputs = ExampleInputs.of(example_inputs)
+    model, inputs = unwrapped(model), ExampleInputs.of(example_inputs)
     _refuse_lazy(model)
     parameters = {
         name: Value(

@@ -61,7 +61,9 @@ def edited(tensor: Tensor, edit: TensorEdit) -> Tensor:
 def _values(tensor: Tensor, shape: Sequence[int], fill: Fill) -> Tensor:
     if fill.kind == "normal":
         generator = torch.Generator().manual_seed(fill.seed)
-        noise = torch.randn(shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(
+            shape, generator=generator, dtype=torch.complex128 if tensor.is_complex() else torch.float64
+        )
         return (noise * _scale(tensor)).to(dtype=tensor.dtype, device=tensor.device)
     if fill.kind == "mean":
         value = tensor.double().mean() if tensor.is_floating_point() else tensor.flatten()[0]
@@ -72,7 +74,7 @@ def _values(tensor: Tensor, shape: Sequence[int], fill: Fill) -> Tensor:
 
 def _scale(tensor: Tensor) -> float:
     """Root mean square of the non-zero entries; a layer that is all zero starts at 1 / sqrt(fan in)."""
-    values = tensor.double()
+    values = tensor.abs().double()
     live = values[values != 0]
     if live.numel():
         return float(live.square().mean().sqrt())

@@ -20,7 +20,8 @@ class Patch:
         mutation: What was asked for.
         description: The same in words.
         seed: Of its random entries; mutation and seed are all that replay needs.
-        output_change: Largest relative change of the outputs on the probe inputs, over eval and train mode.
+        output_change: Largest relative change of the outputs on the probe inputs, over eval and train mode; NaN where
+            nothing was run: on the meta device and in a replay.
         verified_in_train_mode: False where train mode is random or does not run on the probe inputs.
         parameter_delta: Parameters after minus before, recounted.
         flop_delta: Forward FLOPs per sample after minus before, recounted.

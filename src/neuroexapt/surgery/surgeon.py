@@ -11,15 +11,26 @@ from torch import nn
 from torch.optim import Optimizer
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ExampleInputs, ModelGraph, distrusted_groups, trace
+from neuroexapt.graph import (
+    ExampleInputs,
+    ModelGraph,
+    distrusted_groups,
+    forget_compiled_code,
+    is_inexact,
+    is_meta,
+    trace,
+    unwrapped,
+)
 from neuroexapt.surgery.apply import write
+from neuroexapt.surgery.averages import averages_inside, check_same
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan, SliceSource
 from neuroexapt.surgery.undo import UndoLog
-from neuroexapt.surgery.verify import TOLERANCE, Observation, change_since, observe, tolerance_for
+from neuroexapt.surgery.verify import TOLERANCE
+from neuroexapt.surgery.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +39,46 @@ COARSE_SELF_TEST_TOLERANCE = 5e-2  # the same for bfloat16 and half, whose round
 
 
 class Surgeon:
-    """Edits one model and its optimizer in place.
+    """Edits one model, its optimizer and its averages in place.
 
     Every edit is all or nothing: planned on fake tensors, written with an undo log, verified by running the model on
-    the example inputs before and after; on any failure model and optimizer are as they were, to the bit. Call it
-    between ``optimizer.step()`` and the next forward.
+    the example inputs before and after; on any failure everything is as it was, to the bit. Call it between
+    ``optimizer.step()`` and the next forward. Gradients in flight are kept where their entries are; new ones have none.
+
+    A model under ``torch.compile`` is edited inside its shell and compiled again on its next call. A model on the meta
+    device has no numbers: its structure is edited, nothing is verified, and ``Patch.output_change`` is NaN.
 
     Args:
         model: Any module.
         example_inputs: A tensor, tuple or dictionary of inputs; also the probe that edits are verified on.
-        optimizer: Whose state moves along, if there is one.
+        optimizer: Whose state moves along; one, or a sequence of all that hold the model's parameters.
         seed: Of all random entries, together with the number of edits before.
+        averages: Averages of the model (``AveragedModel``, an EMA that is a copy of the model), one or a sequence. Each
+            follows every edit with its own weights, is verified against itself, and is reverted with the model.
+
+    Raises:
+        InputError: The model is wrapped, sharded, scripted or quantized, or an average is not a copy of it.
     """
 
     def __init__(
-        self, model: nn.Module, example_inputs: Any, optimizer: Optimizer | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        seed: int = 0,
+        averages: nn.Module | Sequence[nn.Module] = (),
     ) -> None:
-        self.model = model
-        self.inputs = ExampleInputs.of(example_inputs)
-        self.optimizer = optimizer
+        self.model = unwrapped(model)
+        self.averages = averages_inside(self.model, averages)
+        self._is_meta = is_meta(self.model)
+        inputs = ExampleInputs.of(example_inputs)
+        self.inputs = inputs.to(torch.device("meta")) if self._is_meta else inputs
+        self.optimizers = (
+            () if optimizer is None else (optimizer,) if isinstance(optimizer, Optimizer) else (*optimizer,)
+        )
         self.lineage = Lineage()
         self._seed = seed
+        self._witness = Witness(self.model, self.averages, self.inputs)
         self._graph: ModelGraph | None = None
         self._is_tested = False  # the graph, by permutation
         self._applied: list[tuple[Patch, ModelGraph]] = []  # with the graph before
@@ -57,7 +87,7 @@ class Surgeon:
     def graph(self) -> ModelGraph:
         """The graph of the model as it is now, self-tested by permuting every free axis."""
         graph = self._traced()
-        if not self._is_tested:
+        if not self._is_tested and not self._is_meta:
             self._freeze_distrusted(graph)
             self._is_tested = True
         return graph
@@ -76,7 +106,7 @@ class Surgeon:
         Raises:
             SurgeryError: It was refused or failed; everything is as it was.
         """
-        return self._apply(mutation, self._next_seed(), verify=True)
+        return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
 
     def revert(self, patch: Patch) -> None:
         """Takes an applied patch back: the tensors that it replaced return with their bytes of that moment.
@@ -89,6 +119,7 @@ class Surgeon:
                 f"{patch.description}: not the latest edit of this surgeon. Revert later edits first, in reverse order."
             )
         patch._undo.roll_back()
+        forget_compiled_code()
         _, self._graph = self._applied.pop()
         self._is_tested = True
         self.lineage = Lineage(self.lineage.steps[:-1])
@@ -110,21 +141,22 @@ class Surgeon:
         description = mutation.describe(before)
         plan = mutation.plan(before, torch.Generator().manual_seed(seed))
         names = {name for name, _ in self.model.named_parameters()}
-        seen = observe(self.model, self.inputs) if verify else None
+        seen = self._witness.look() if verify else None
         log = UndoLog()
         try:
-            write(self.model, self.optimizer, plan, log)
-            change = self._verified_change(description, seen) if seen is not None else 0.0
+            self._write(plan, log)
+            change = self._witness.compare(seen, description) if seen is not None else float("nan")
             after = trace(self.model, self.inputs)
         except BaseException:  # also an interrupt: the edit is made as a whole or not at all
             log.roll_back()
             raise
+        forget_compiled_code()
         patch = Patch(
             mutation=mutation,
             description=description,
             seed=seed,
             output_change=change,
-            verified_in_train_mode=seen is not None and seen.train is not None,
+            verified_in_train_mode=seen is not None and seen[0].train is not None,
             parameter_delta=after.cost.num_parameters - before.cost.num_parameters,
             flop_delta=after.cost.flops_per_sample - before.cost.flops_per_sample,
             sources={edit.path: SliceSource(edit.maps) for edit in plan.tensors},
@@ -136,27 +168,15 @@ class Surgeon:
         self.lineage = self.lineage.then(mutation, seed)
         return patch
 
-    def _verified_change(self, description: str, before: Observation) -> float:
-        # Whatever the user's forward raises now, it did not raise before the edit.
-        try:
-            change = change_since(before, self.model, self.inputs)
-        except (MemoryError, torch.OutOfMemoryError):
-            raise
-        except Exception as error:  # the edge to the user's code
-            raise SurgeryError(
-                f"{description}: the edited model does not run: {type(error).__name__}: {error}. "
-                "The edit was taken back."
-            ) from error
-        allowed = tolerance_for(self.model, before.eval)
-        if not change <= allowed:
-            raise SurgeryError(
-                f"{description}: changed the outputs by {change:.2e} relative, allowed are {allowed:.0e}. "
-                "The edit was taken back; please report the model."
-            )
-        return change
+    def _write(self, plan: Plan, log: UndoLog) -> None:
+        for index, average in enumerate(self.averages):
+            check_same(self.model, average, f"averages[{index}]")
+        write(self.model, self.optimizers, plan, log)
+        for average in self.averages:
+            write(average, (), plan, log, leader=self.model)
 
     def _freeze_distrusted(self, graph: ModelGraph) -> None:
-        is_fine = all(p.dtype in TOLERANCE for p in self.model.parameters() if p.is_floating_point())
+        is_fine = all(p.dtype in TOLERANCE for p in self.model.parameters() if is_inexact(p))
         tolerance = SELF_TEST_TOLERANCE if is_fine else COARSE_SELF_TEST_TOLERANCE
         for group, error in distrusted_groups(graph, torch.Generator().manual_seed(0), tolerance):
             logger.warning("%s: permuting this axis changed the outputs by %.1e; it is frozen", group.name, error)
@@ -181,11 +201,17 @@ def candidates(graph: ModelGraph, kinds: Sequence[str] | None = None, *, growth:
 
 
 def replay(
-    seed_model: nn.Module, lineage: Lineage, example_inputs: Any, optimizer: Optimizer | None = None, seed: int = 0
+    seed_model: nn.Module,
+    lineage: Lineage,
+    example_inputs: Any,
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    seed: int = 0,
+    averages: nn.Module | Sequence[nn.Module] = (),
 ) -> Surgeon:
     """Applies a lineage to the seed model, in place: same keys, shapes and, on the same weights, outputs.
 
-    Structure only: nothing is verified numerically, because each step was when it was first made.
+    Structure only: nothing is verified numerically, because each step was when it was first made. A seed model on the
+    meta device becomes the grown model there, ready for ``load_state_dict(..., assign=True)``.
 
     Returns:
         A surgeon that goes on from there.
@@ -193,7 +219,7 @@ def replay(
     Raises:
         SurgeryError: A step does not fit; the model is then grown up to that step, so build a fresh one.
     """
-    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed)
+    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed, averages)
     for index, step in enumerate(lineage.steps):
         try:
             surgeon._apply(step.mutation, step.seed, verify=False)

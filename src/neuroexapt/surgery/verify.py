@@ -14,16 +14,23 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._pytree import tree_leaves
 
+from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import (
     ExampleInputs,
     attributes_kept,
     generators_kept,
     in_mode,
+    is_inexact,
     relative_change,
     slots_holding,
 )
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}  # relative; set by summation order, not by the edit
+TOLERANCE = {  # relative; set by summation order, not by the edit
+    torch.float64: 1e-10,
+    torch.complex128: 1e-10,
+    torch.float32: 1e-5,
+    torch.complex64: 1e-5,
+}
 COARSE_TOLERANCE = 2e-2  # bfloat16 and half carry 8 to 11 bits
 
 
@@ -36,8 +43,17 @@ class Observation:
 
 
 def observe(model: nn.Module, inputs: ExampleInputs) -> Observation:
-    """Runs the model in both modes and leaves nothing changed."""
+    """Runs the model in both modes and leaves nothing changed.
+
+    Raises:
+        SurgeryError: It returns no floating-point tensor, so that nothing could be compared.
+    """
     evaluation, _ = _outputs(model, inputs, training=False)
+    if not evaluation:
+        raise SurgeryError(
+            f"{type(model).__name__}: found no floating-point tensor in its output, needed one to verify edits on. "
+            "Let forward return what comes before the rounding too, for example the logits beside the labels."
+        )
     # A forward that cannot run in train mode on these inputs (batch norm on one sample) is verified in eval mode only.
     try:
         training, is_random = _outputs(model, inputs, training=True)
@@ -62,7 +78,7 @@ def change_since(before: Observation, model: nn.Module, inputs: ExampleInputs) -
 
 def tolerance_for(model: nn.Module, outputs: list[Tensor]) -> float:
     """Largest relative change that summation order alone explains, for the coarsest dtype of parameters and outputs."""
-    dtypes = {t.dtype for t in [*model.parameters(), *outputs] if t.is_floating_point()}
+    dtypes = {t.dtype for t in [*model.parameters(), *outputs] if is_inexact(t)}
     return max((TOLERANCE.get(dtype, COARSE_TOLERANCE) for dtype in dtypes), default=0.0)
 
 
@@ -81,4 +97,4 @@ def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool) -> tuple[l
                 module.training = False
         leaves = tree_leaves(inputs.call(model))
         is_random = drawn()
-    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()], is_random
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor) and is_inexact(leaf)], is_random
