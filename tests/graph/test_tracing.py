@@ -230,10 +230,12 @@ def test_a_forward_under_inference_mode_is_read_or_pinned() -> None:
 
 
 def test_no_fake_tensor_outlives_a_trace() -> None:
+    kept_by_others = [x for x in gc.get_objects() if type(x) is FakeTensor]  # torch.compile keeps some
+    known = {id(x) for x in kept_by_others}
     graph = trace(build("transformer"), batch())
     assert graph.groups
     gc.collect()
-    assert not [x for x in gc.get_objects() if type(x) is FakeTensor]
+    assert not [x for x in gc.get_objects() if type(x) is FakeTensor and id(x) not in known]
 
 
 def test_groups_are_found_by_name_producer_or_parameter_and_errors_list_what_there_is() -> None:

@@ -3,8 +3,8 @@
 Exchanges the C++ contents of two tensors, as ``torch.utils.swap_tensors`` does, with three differences. Class, Python
 attributes and weak references stay with the object that the user holds. So do its gradient hooks: they fire for the new
 contents, whose shape they must accept, and their handles go on working. And where an autograd graph that has run its
-backward is still referred to (a loop's ``loss``), the contents that leave are closed to it only until they come back: a second backward
-through the old graph is an error after an edit, and works again after the edit is reverted.
+backward is still referred to (a loop's ``loss``), the contents that leave are closed to it only until they come back: a
+second backward through the old graph is an error after an edit, and works again after the edit is reverted.
 """
 
 from __future__ import annotations
