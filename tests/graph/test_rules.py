@@ -86,11 +86,9 @@ def test_the_halves_of_a_chunk_that_multiply_are_one_axis() -> None:
 def test_a_slice_cuts_an_axis_and_its_literal_offset_forbids_growth_before_it() -> None:
     graph = read(lambda x, a, b: F.linear(F.linear(x, a)[:, 2:5], b), (7, 4), (5, 3), x=(2, 4))
     assert [s.size for s in spaces(graph, "p0", 0)] == [2, 3, 2]
-    assert graph.rehearse({spaces(graph, "p0", 0)[0]: 4}) == (
-        "aten.slice starts at 2 where 4 belongs: an offset in the code"
-    )
-    assert "a size in the code" in graph.rehearse({spaces(graph, "p0", 0)[1]: 4})
-    assert graph.rehearse({spaces(graph, "p0", 0)[2]: 4}) == ""
+    assert "a size is written as 2 at graph/test_rules.py" in graph.resizing({spaces(graph, "p0", 0)[0]: 4}).refusal
+    assert "a size is written as" in graph.resizing({spaces(graph, "p0", 0)[1]: 4}).refusal
+    assert graph.resizing({spaces(graph, "p0", 0)[2]: 4}).refusal == ""
 
 
 def test_a_slice_that_takes_everything_by_a_literal_forbids_growth() -> None:
@@ -193,11 +191,11 @@ def test_group_norm_reads_across_the_units_of_a_group_and_keeps_groups_apart() -
     assert [str(r) for r in unit.readers] == ["aten.native_group_norm in the model"]
 
 
-def test_a_number_of_groups_that_stays_behind_is_found_by_the_rehearsal() -> None:
+def test_a_number_of_groups_that_is_written_in_the_code_is_refused() -> None:
     graph = read(lambda x, a, g, b: F.conv2d(F.group_norm(F.conv2d(x, a), 2, g), b), (8, 3, 1, 1), (8,), (5, 8, 1, 1))
     count, unit = spaces(graph, "p0", 0)
-    assert "aten.native_group_norm gives 2 indices where 4 belong" in graph.rehearse({count: 4})
-    assert graph.rehearse({unit: 8}) == ""
+    assert "a size is written as 2 at graph/test_rules.py" in graph.resizing({count: 4}).refusal
+    assert graph.resizing({unit: 8}).refusal == ""
 
 
 def test_batch_norm_keeps_channels_apart() -> None:

@@ -188,7 +188,7 @@ def test_a_module_used_twice_and_at_two_paths_is_one() -> None:
 def test_tied_weights_are_read_once_and_follow_in_every_modules_attributes() -> None:
     graph = trace(build("tied_weights"), batch())
     assert "again.weight" not in graph.parameters
-    edits = graph.attributes_at({graph.group("up").leaf: 13})
+    edits = graph.resizing({graph.group("up").leaf: 13}).attributes
     assert {(e.module, e.name, e.value) for e in edits} == {
         ("up", "out_features", 13), ("down", "in_features", 13), ("again", "in_features", 13),
     }  # fmt: skip
@@ -197,7 +197,7 @@ def test_tied_weights_are_read_once_and_follow_in_every_modules_attributes() -> 
 def test_norms_without_parameters_follow_by_their_attributes() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 2, 1))
     graph = trace(model, torch.randn(2, 3, 5, 5))
-    edits = graph.attributes_at({graph.group("0").leaf: 6})
+    edits = graph.resizing({graph.group("0").leaf: 6}).attributes
     assert {(e.module, e.name) for e in edits} >= {("1", "num_features"), ("2", "num_features")}
 
 

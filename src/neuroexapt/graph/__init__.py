@@ -1,5 +1,6 @@
 """Reading a model: index spaces over the user's own forward, channel groups, cost."""
 
+from neuroexapt.graph.attributes import AttributeEdit, set_attribute
 from neuroexapt.graph.compiled import forget_compiled_code, without_compiler
 from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
@@ -13,7 +14,9 @@ from neuroexapt.graph.permutation import distrusted_groups, is_inexact, permutat
 from neuroexapt.graph.positions import NEW
 from neuroexapt.graph.recorder import ModuleCall
 from neuroexapt.graph.regions import region
-from neuroexapt.graph.resize import AttributeEdit, Resizing, resized
+from neuroexapt.graph.resizing import Resizing
+from neuroexapt.graph.scalars import ScaleChange
+from neuroexapt.graph.sizes import resized
 from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
@@ -33,6 +36,7 @@ __all__ = [
     "ModuleCall",
     "Resizing",
     "Role",
+    "ScaleChange",
     "Silent",
     "Space",
     "attributes_kept",
@@ -50,6 +54,7 @@ __all__ = [
     "resized",
     "resolve",
     "scaling",
+    "set_attribute",
     "slots_holding",
     "trace",
     "unwrapped",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 from torch import Tensor
 
 from neuroexapt.errors import InputError
+from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
+from neuroexapt.graph.equations import Equation
 from neuroexapt.graph.groups import ChannelGroup, build_groups
 from neuroexapt.graph.growth import Growth, growth
 from neuroexapt.graph.positions import sources
-from neuroexapt.graph.rehearsal import Rehearsal, unresizable
-from neuroexapt.graph.resize import AttributeEdit, Resizing, new_attributes
+from neuroexapt.graph.rehearsal import Rehearsal
+from neuroexapt.graph.resizing import Resizability, Resizer, Resizing
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.tape import Tape
 from neuroexapt.graph.values import Role
@@ -38,6 +40,7 @@ class ModelGraph:
         self,
         *,
         rehearsal: Rehearsal,
+        equations: Sequence[Equation],
         roles: dict[tuple[str, int], set[Role]],
         cost: Cost,
         tape: Tape,
@@ -55,9 +58,9 @@ class ModelGraph:
         self.notes = notes
         self.roles = roles
         self.tape = tape
-        self._rehearsal = rehearsal
         self._outputs = outputs
         self._growths: dict[Space, Growth | str] = {}
+        self._resizer = Resizer(rehearsal, equations)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -96,37 +99,39 @@ class ModelGraph:
             result.append(sources(space, edits) if touched else None)
         return tuple(result)
 
-    def attributes_at(self, sizes: dict[Space, int]) -> tuple[AttributeEdit, ...]:
-        """Returns the module attributes that these leaf sizes change."""
-        return new_attributes(self.model, self.parameters, self.calls, sizes)
-
     def growth(self, leaf: Space) -> Growth | str:
         """Returns how the units of an axis can grow in number, or why they cannot."""
         if leaf not in self._growths:
             self._growths[leaf] = growth(self.tape, leaf, self._outputs)
         return self._growths[leaf]
 
-    def rehearse(self, sizes: Mapping[Space, int]) -> str:
-        """Runs the forward on fakes of these sizes; returns why it fails, or ``""``."""
-        return self._rehearsal.at(sizes)
-
     def resizing(self, sizes: Mapping[Space, int]) -> Resizing:
-        """Says what else must change for these sizes."""
-        return Resizing(dict(sizes), self.attributes_at(dict(sizes)), self.rehearse(sizes), ())
+        """Says what resizing these leaves entails, by the sizes in the user's code and a run on fakes."""
+        return self._resizer.at(sizes)
+
+    def size_from(self, group: ChannelGroup, wanted: int) -> int:
+        """Returns the first number of units, from ``wanted`` on, that the sizes in the user's code admit.
+
+        Where none is near, it is the next multiple of the group's size. Nothing is run.
+        """
+        return self._resizer.size_from(group.leaf, wanted, self._is_copied)
 
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
         group.leaf.pin_reason = reason
-        for name in ("groups", "_unresizable", "_unresizable_if_read"):
+        for name in ("groups", "_resizability"):
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _unresizable(self) -> dict[Space, str]:
-        return unresizable([g.leaf for g in self.groups if not g.pin_reason and not g.readers], self.rehearse)
+    def _resizability(self) -> Resizability:
+        return self._resizer.resizability([g.leaf for g in self.groups if not g.pin_reason], self._is_copied)
 
-    @cached_property
-    def _unresizable_if_read(self) -> dict[Space, str]:
-        return unresizable([g.leaf for g in self.groups if not g.pin_reason and g.readers], self.rehearse)
+    def _is_copied(self, leaf: Space) -> bool:
+        return isinstance(self.growth(leaf), Copies)
 
     def _refusal(self, group: ChannelGroup) -> str:
-        return (self._unresizable_if_read if group.readers else self._unresizable).get(group.leaf, "")
+        if group.leaf in self._resizability.refused:
+            return self._resizability.refused[group.leaf]
+        followers = set(self._resizability.followers.get(group.leaf, ())) - {group.leaf}
+        tied = [other for other in self.groups if other.leaf in followers and other.static_reason]
+        return f"{tied[0].name} must grow with it, and {tied[0].static_reason}" if tied else ""

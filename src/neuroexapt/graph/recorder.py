@@ -5,7 +5,7 @@ Memory: one ``Value`` per tensor of one forward pass; the tensors kept alive (so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import flop_registry
 
 from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name, rule_name
 from neuroexapt.graph.rules.stand_ins import run
+from neuroexapt.graph.scalars import scalars
 from neuroexapt.graph.space import Space, pin, unify
 from neuroexapt.graph.tape import Operation, Tape
 from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, view_of
@@ -41,11 +42,13 @@ class Footprint:
         operator: Its name.
         outputs: The spaces of each output tensor.
         start: For a slice the space of the indices before it, if there are any.
+        scalars: The numbers that it computed with, by argument.
     """
 
     operator: str
     outputs: tuple[tuple[Space, ...], ...]
     start: Space | None
+    scalars: Mapping[str, float]
 
 
 class Recorder(TorchDispatchMode):
@@ -78,6 +81,11 @@ class Recorder(TorchDispatchMode):
             reason = "a tensor that is neither parameter, buffer nor input"
             self.introduce(tensor, Value(fresh_dims(tensor, reason)))
         return self._values[id(tensor)]
+
+    def known_dims(self, tensor: Tensor) -> tuple[Space, ...] | None:
+        """Returns the spaces of a tensor that the trace has seen."""
+        value = self._values.get(id(tensor))
+        return value.dims if value is not None and len(value.dims) == tensor.dim() else None
 
     def producer(self, tensor: Tensor) -> str:
         """Returns the operator that made a tensor, or ``""``."""
@@ -142,7 +150,9 @@ class Recorder(TorchDispatchMode):
             self._producers[id(output)] = operator
         numbers = tuple(self.tape.number(output) for output in outputs)
         self.tape.append(Operation(operator, call.module, references, numbers, tuple(call.reads), contractions))
-        self.footprints.append(Footprint(operator, tuple(value.dims for value in values), call.start))
+        self.footprints.append(
+            Footprint(operator, tuple(value.dims for value in values), call.start, scalars(func, arguments))
+        )
 
     def _tie_written(self, outputs: list[Tensor], values: list[Value]) -> None:
         """What is written into a tensor has its axes, and those of all tensors that it is a view of."""

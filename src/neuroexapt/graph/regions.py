@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuroexapt.graph.makers import Pick
-from neuroexapt.graph.resize import resized
+from neuroexapt.graph.sizes import resized
 from neuroexapt.graph.space import Space, resolve
 
 

@@ -7,8 +7,7 @@ in the trace, and the outputs have their old shapes.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +16,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from neuroexapt.graph.attributes import AttributeEdit, attributes_set
+from neuroexapt.graph.expressions import Attribute
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward
 from neuroexapt.graph.recorder import Footprint, ModuleCall, operator_name
-from neuroexapt.graph.resize import AttributeEdit, new_attributes, new_shapes, resized
+from neuroexapt.graph.resize import attribute_edits, new_shapes
 from neuroexapt.graph.rules.stand_ins import run
+from neuroexapt.graph.scalars import ScaleChange, scalars, scale_ratio
+from neuroexapt.graph.sizes import resized
 from neuroexapt.graph.space import Space, resolve
 from neuroexapt.graph.values import Value, bind
 
@@ -31,20 +34,6 @@ _UNSTEADY = "aten.detach"  # fake tensors call it themselves whenever their cach
 def output_shapes(outputs: object) -> Shapes:
     """Returns the shapes of all tensors in a model's output."""
     return [tuple(leaf.shape) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-
-
-@contextlib.contextmanager
-def attributes_set(model: nn.Module, edits: Sequence[AttributeEdit]) -> Iterator[None]:
-    """Sets module attributes and puts the old values back."""
-    before = [(model.get_submodule(e.module), e.name) for e in edits]
-    saved = [(module, name, getattr(module, name)) for module, name in before]
-    try:
-        for edit, (module, name) in zip(edits, before, strict=True):
-            setattr(module, name, edit.value)
-        yield
-    finally:
-        for module, name, value in saved:
-            setattr(module, name, value)
 
 
 class _DifferentError(Exception):
@@ -60,8 +49,9 @@ class _Comparison(TorchDispatchMode):
 
     def __init__(self, footprints: Sequence[Footprint], sizes: Mapping[Space, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._expected = iter([f for f in footprints if f.operator != _UNSTEADY])
+        self._expected = iter([(i, f) for i, f in enumerate(footprints) if f.operator != _UNSTEADY])
         self._sizes = sizes
+        self.scales: list[ScaleChange] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -76,7 +66,7 @@ class _Comparison(TorchDispatchMode):
         operator = operator_name(func)
         if operator == _UNSTEADY:
             return
-        expected = next(self._expected, None)
+        index, expected = next(self._expected, (-1, None))
         if expected is None or expected.operator != operator or len(expected.outputs) != len(outputs):
             raise _DifferentError(f"the forward takes another path at another size, from {operator} on")
         for spaces, output in zip(expected.outputs, outputs, strict=True):
@@ -92,6 +82,20 @@ class _Comparison(TorchDispatchMode):
                 raise _DifferentError(
                     f"{operator} starts at {arguments['start']} where {wanted} belongs: an offset in the code"
                 )
+        ratio = scale_ratio(operator, expected.scalars, scalars(func, arguments))
+        if ratio is None:
+            raise _DifferentError(f"{operator} computes with a number that depends on the size")
+        if ratio != 1.0:
+            self.scales.append(ScaleChange(index, ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a rehearsal showed: the attributes that it set, why the model differs, and the numbers that changed."""
+
+    attributes: tuple[AttributeEdit, ...]
+    refusal: str
+    scales: tuple[ScaleChange, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,66 +118,32 @@ class Rehearsal:
     footprints: Sequence[Footprint]
     output_shapes: Shapes
 
-    def at(self, sizes: Mapping[Space, int]) -> str:
-        """Returns why the model does not run, or does something else, with these leaf sizes, or ``""``."""
+    def at(self, sizes: Mapping[Space, int], attributes: Mapping[Attribute, int]) -> Outcome:
+        """Runs the model with these leaf sizes, and these attributes, on fakes."""
         shapes = new_shapes(self.parameters, sizes)
-        edits = new_attributes(self.model, self.parameters, self.calls, sizes)
+        edits = attribute_edits(self.model, self.parameters, self.calls, sizes, attributes)
         comparison = _Comparison(self.footprints, sizes)
+
+        def refused(why: str) -> Outcome:
+            return Outcome(edits, why, ())
+
         # Whatever the user's code raises on a size that it did not expect is the answer that is asked for here.
         try:
             with (
-                attributes_set(self.model, edits),
                 fake_forward(self.model, self.inputs, training=False, shapes=shapes) as (_, fake_inputs),
+                attributes_set(self.model, edits),
                 comparison,
             ):
                 found = output_shapes(fake_inputs.call(self.model))
         except MemoryError:
             raise
         except _DifferentError as error:
-            return str(error)
+            return refused(str(error))
         except Exception as error:  # the user's code on a size that it did not expect: its error is the answer
-            return f"the forward fails at another size: {type(error).__name__}: {_first_line(error)}"
+            return refused(f"the forward fails at another size: {type(error).__name__}: {_first_line(error)}")
         if found != self.output_shapes:
-            return f"the output would change its shape from {self.output_shapes} to {found}"
-        return ""
-
-
-def unresizable(leaves: Sequence[Space], trial: Callable[[Mapping[Space, int]], str]) -> dict[Space, str]:
-    """Finds the leaves that cannot be resized, by halving: two fake runs when all can.
-
-    Every leaf grows by another odd prime, in two different assignments, so that sizes that the code ties (equal, a
-    multiple, a sum) do not hide each other by growing alike.
-    """
-    primes = _odd_primes(len(leaves))
-    found: dict[Space, str] = {}
-    for order in (primes, primes[::-1]):
-        sizes = {leaf: leaf.size + prime for leaf, prime in zip(leaves, order, strict=True)}
-        found |= _search([leaf for leaf in leaves if leaf not in found], sizes, trial)
-    return found
-
-
-def _odd_primes(count: int) -> list[int]:
-    primes: list[int] = []
-    candidate = 3
-    while len(primes) < count:
-        if all(candidate % prime for prime in primes if prime * prime <= candidate):
-            primes.append(candidate)
-        candidate += 2
-    return primes
-
-
-def _search(
-    leaves: list[Space], sizes: dict[Space, int], trial: Callable[[Mapping[Space, int]], str]
-) -> dict[Space, str]:
-    if not leaves:
-        return {}
-    why = trial({leaf: sizes[leaf] for leaf in leaves})
-    if not why:
-        return {}
-    if len(leaves) == 1:
-        return {leaves[0]: why}
-    middle = len(leaves) // 2
-    return {**_search(leaves[:middle], sizes, trial), **_search(leaves[middle:], sizes, trial)}
+            return refused(f"the output would change its shape from {self.output_shapes} to {found}")
+        return Outcome(edits, "", tuple(comparison.scales))
 
 
 def _first_line(error: Exception) -> str:

@@ -4,52 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from torch import nn
 
+from neuroexapt.graph.attributes import AttributeEdit
+from neuroexapt.graph.expressions import Attribute
 from neuroexapt.graph.fakes import canonical_names
 from neuroexapt.graph.recorder import ModuleCall
-from neuroexapt.graph.space import Space, resolve, split_major
+from neuroexapt.graph.sizes import resized
+from neuroexapt.graph.space import Space, split_major
 from neuroexapt.graph.values import Value
-
-
-@dataclass(frozen=True, slots=True)
-class AttributeEdit:
-    """An integer (or tuple of integers) that a module keeps about its shape."""
-
-    module: str
-    name: str
-    value: int | tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ScaleChange:
-    """A scalar that the code computes from sizes."""
-
-    index: int
-    ratio: float
-
-
-@dataclass(frozen=True, slots=True)
-class Resizing:
-    """New sizes of leaves and what follows from them."""
-
-    sizes: Mapping[Space, int]
-    attributes: tuple[AttributeEdit, ...]
-    refusal: str
-    scales: tuple[ScaleChange, ...]
-
-
-def resized(space: Space, sizes: Mapping[Space, int]) -> int:
-    """Returns the size of a space when some leaves have other sizes."""
-    node = resolve(space)
-    if node in sizes:
-        return sizes[node]
-    if node.form == "leaf":
-        return node.size
-    inner = [resized(part, sizes) for part in node.parts]
-    return sum(inner) if node.form == "sum" else math.prod(inner)
 
 
 def new_shapes(parameters: Mapping[str, Value], sizes: Mapping[Space, int]) -> dict[str, tuple[int, ...]]:
@@ -62,27 +26,61 @@ def new_shapes(parameters: Mapping[str, Value], sizes: Mapping[Space, int]) -> d
     return result
 
 
-def new_attributes(
-    model: nn.Module, parameters: Mapping[str, Value], calls: Sequence[ModuleCall], sizes: Mapping[Space, int]
+def attribute_edits(
+    model: nn.Module,
+    parameters: Mapping[str, Value],
+    calls: Sequence[ModuleCall],
+    sizes: Mapping[Space, int],
+    found: Mapping[Attribute, int],
 ) -> tuple[AttributeEdit, ...]:
-    """Returns the attributes of torch's own modules that must follow the new sizes.
+    """Returns all attributes that must follow the new sizes.
 
-    Norms without parameters of their own are found by the channels of the output that they gave in ``calls``.
+    Those in ``found`` are read by the forward. To them come the integers that torch's own modules keep about their
+    parameters. Norms without parameters of their own are found by the channels of the output that they gave in
+    ``calls``.
     """
+    edits = [AttributeEdit(a.module, a.name, value, a.keys) for a, value in found.items() if a.value != value]
+    followed = {(edit.module, edit.name) for edit in edits}
     names = canonical_names(model)
     outputs = {call.path: call.output for call in calls}
-    edits = []
     for path, module in model.named_modules():
         weight = module._parameters.get("weight")
         output = outputs.get(path)
-        if weight is not None and id(weight) in names:
-            found = _shape_attributes(module, parameters[names[id(weight)]], sizes)
+        if isinstance(module, nn.MultiheadAttention):
+            kept = _attention_attributes(module, path, parameters, names, sizes, found)
+        elif weight is not None and id(weight) in names:
+            kept = _shape_attributes(module, parameters[names[id(weight)]], sizes)
         elif isinstance(module, nn.modules.batchnorm._NormBase) and output is not None and len(output.dims) > 1:
-            found = {"num_features": resized(output.dims[1], sizes)}
+            kept = {"num_features": resized(output.dims[1], sizes)}
         else:
             continue
-        edits += [AttributeEdit(path, name, value) for name, value in found.items() if getattr(module, name) != value]
+        edits += [
+            AttributeEdit(path, name, value)
+            for name, value in kept.items()
+            if (path, name) not in followed and getattr(module, name) != value
+        ]
     return tuple(edits)
+
+
+def _attention_attributes(
+    module: nn.MultiheadAttention,
+    path: str,
+    parameters: Mapping[str, Value],
+    names: Mapping[int, str],
+    sizes: Mapping[Space, int],
+    found: Mapping[Attribute, int],
+) -> dict[str, int | tuple[int, ...]]:
+    weights = [
+        module._parameters[name] for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+    ]
+    widths = [resized(parameters[names[id(w)]].dims[1], sizes) for w in weights if w is not None]
+    heads = found.get(Attribute(path, "num_heads", (), module.num_heads), module.num_heads)
+    return {
+        "embed_dim": widths[0],
+        "head_dim": widths[0] // heads,
+        "kdim": widths[len(widths) // 2],
+        "vdim": widths[-1],
+    }
 
 
 def _shape_attributes(module: nn.Module, weight: Value, sizes: Mapping[Space, int]) -> dict[str, int | tuple[int, ...]]:

@@ -20,7 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from neuroexapt.errors import TraceError
 from neuroexapt.graph.cost import Cost
+from neuroexapt.graph.equations import Equation
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward, forward_error, named_tensors
+from neuroexapt.graph.following import integers_followed
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.recorder import ModuleCall, Recorder
 from neuroexapt.graph.rehearsal import Rehearsal, Shapes, output_shapes
@@ -37,6 +39,7 @@ class _Run:
     calls: list[ModuleCall] = field(default_factory=list)
     shapes: Shapes = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)  # numbers on the tape
+    equations: list[Equation] = field(default_factory=list)
 
 
 class _ModuleStack:
@@ -70,12 +73,13 @@ class _ModuleStack:
             return
         path = self._stack.pop()
         recorder = self.run.recorder
-        if isinstance(output, Tensor):
+        if not isinstance(output, Tensor):
+            self.run.calls.append(ModuleCall(path, None, (), False, ""))
+            return
+        with torch._C.DisableTorchFunction():  # our own look at the shape is no size in the user's code
             call = ModuleCall(
                 path, recorder.value(output), tuple(output.shape), output.is_floating_point(), recorder.producer(output)
             )
-        else:
-            call = ModuleCall(path, None, (), False, "")
         self.run.calls.append(call)
 
 
@@ -106,7 +110,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         for name, tensor in named_tensors(model).items()
     }
     notes: list[str] = []
-    evaluation = _run(model, inputs, parameters, training=False)
+    evaluation = _followed_run(model, inputs, parameters)
     runs = [evaluation]
     # A forward that only works in eval mode (batch norm on one sample, data-dependent masking) is the user's choice.
     try:
@@ -118,6 +122,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         rehearsal=Rehearsal(
             model, inputs, parameters, tuple(evaluation.calls), evaluation.recorder.footprints, evaluation.shapes
         ),
+        equations=evaluation.equations,
         roles=_merge_roles(runs),
         cost=_cost(model, inputs, evaluation.recorder),
         tape=evaluation.recorder.tape,
@@ -133,7 +138,17 @@ def _refuse_lazy(model: nn.Module) -> None:
             raise TraceError(f"{name}: has no shape yet. Run one forward, which gives lazy modules their parameters.")
 
 
-def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], training: bool) -> _Run:
+def _followed_run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value]) -> _Run:
+    """Runs the forward in eval mode and follows its integers, unless the user's code does not bear that."""
+    try:
+        return _run(model, inputs, parameters, training=False, follow=True)
+    except TraceError:
+        return _run(model, inputs, parameters, training=False)
+
+
+def _run(
+    model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], training: bool, follow: bool = False
+) -> _Run:
     stack = _ModuleStack(model)
     run = _Run(Recorder(stack.current, parameters))
     with fake_forward(model, inputs, training) as (fakes, fake_inputs):
@@ -143,7 +158,8 @@ def _run(model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], 
             if isinstance(tensor, Tensor):
                 run.recorder.introduce(tensor, Value(fresh_dims(tensor, "an axis of the model's input")))
         try:
-            with stack.watching(run), run.recorder:
+            following = integers_followed(model, run.recorder, run.equations) if follow else contextlib.nullcontext()
+            with stack.watching(run), run.recorder, following:
                 outputs = fake_inputs.call(model)
         except Exception as error:  # the edge to the user's code: its own error is the message
             raise forward_error(model, error) from error

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import AttributeEdit, generators_kept, named_tensors
+from neuroexapt.graph import generators_kept, named_tensors, set_attribute
 from neuroexapt.surgery.gather import edited, gather
 from neuroexapt.surgery.graft import attach, detach
 from neuroexapt.surgery.optimizer_state import adopt, check_movable, move_state
@@ -45,7 +45,7 @@ def write(
     for edit in plan.tensors:
         _resize(tensors[edit.path], optimizers, edit, log, leaders.get(edit.path))
     for attribute in plan.attributes:
-        _set_attribute(model, attribute, log)
+        log.add(set_attribute(model, attribute))
     for graft in plan.grafts:
         _graft(model, optimizers, graft, log, leader)
 
@@ -76,13 +76,6 @@ def _resize(
     log.add(Exchange(tensor, other, edit.path).undo)
     for optimizer in optimizers:
         move_state(optimizer, tensor, old_shape, edit.maps, log)
-
-
-def _set_attribute(model: nn.Module, edit: AttributeEdit, log: UndoLog) -> None:
-    module = model.get_submodule(edit.module)
-    before = getattr(module, edit.name)
-    log.add(lambda: setattr(module, edit.name, before))
-    setattr(module, edit.name, edit.value)
 
 
 def _graft(

@@ -44,8 +44,7 @@ class Widen(Mutation):
         for group in graph.groups:
             if group.can_widen:
                 wanted = max(group.size + 1, round(group.size * growth))
-                factor = max(2, round(growth))
-                yield cls(axis=group.name, to=group.size * factor if group.grows_by_factor else wanted)
+                yield cls(axis=group.name, to=graph.size_from(group, wanted))
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Re-indexes every member of the group; new indices have no source."""
