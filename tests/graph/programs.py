@@ -25,7 +25,7 @@ class Program(nn.Module):
 
 
 def read(function: Callable[..., Tensor], *shapes: tuple[int, ...], x: tuple[int, ...] = (2, 3, 8, 8)) -> ModelGraph:
-    return trace(Program(function, *shapes), torch.randn(x))
+    return trace(Program(function, *shapes).double(), torch.randn(x).double())
 
 
 def spaces(graph: ModelGraph, name: str, dim: int) -> list[Space]:

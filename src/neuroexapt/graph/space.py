@@ -277,6 +277,8 @@ def unify(first: Space, second: Space) -> None:
         return
     if a.size != b.size:
         _conflict([a, b], f"sizes {a.size} and {b.size} meet")
+    elif a._form == b._form == "leaf":
+        _link(a, b)
     elif is_pinned(a) or is_pinned(b):
         pin(b if is_pinned(a) else a, _reason(a if is_pinned(a) else b))
     elif a._form == "leaf" or b._form == "leaf":
