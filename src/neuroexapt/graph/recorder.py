@@ -133,9 +133,10 @@ class Recorder(TorchDispatchMode):
                 self.reached.add(name_read)
         call = Call(operator, self._module(), arguments, outputs, self._values, self.roles, self.parameters)
         try:
-            values = self._apply_rule(rule_name(func), call, operands)
+            name = rule_name(func)
+            values = self._apply_rule(name, call, operands)
             _check_sizes(outputs, values)
-            if rule_name(func) in RULES:
+            if name in RULES:
                 self._tie_written(outputs, values)
         except NotUnderstood as error:
             values = self._pin_all(call, operands, str(error))
