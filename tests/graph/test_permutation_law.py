@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+import neuroexapt.graph.permutation as permutation
 from contracts.networks import NETWORKS, batch, build
 from graph.extra_networks import EXTRA, build_extra
-from neuroexapt.graph import ModelGraph, distrusted_groups, permutation_error, relative_change, trace
+from neuroexapt.graph import ModelGraph, Space, distrusted_groups, permutation_error, relative_change, trace
 from neuroexapt.surgery import Surgeon
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}  # relative; only the order of summation changes
@@ -129,3 +131,40 @@ def test_the_self_test_runs_on_copies_of_the_buffers() -> None:
 )
 def test_relative_change_counts_what_differs(before: list[float], after: list[float], change: float) -> None:
     assert relative_change([torch.tensor(before)], [torch.tensor(after)]) == change
+
+
+def wrongly_tied() -> ModelGraph:
+    """A graph of a large batch in which two axes of one size were mistaken for one another."""
+    model, inputs = build("conv_bn"), batch(size=16)
+    graph = trace(model, inputs)
+    graph.parameters["features.3.weight"] = dataclasses.replace(
+        graph.parameters["features.3.weight"],
+        dims=(graph.parameters["features.3.weight"].dims[0], Space(6), *graph.parameters["features.3.weight"].dims[2:]),
+    )
+    return graph
+
+
+def test_a_large_batch_is_tested_on_two_of_its_samples_and_a_wrong_graph_is_still_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(permutation, "ENOUGH_BYTES", 1)
+    sizes: list[int] = []
+    graph = trace(build("conv_bn"), batch(size=16))
+    graph.model.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    assert not distrusted_groups(graph, torch.Generator(), 1e-10)
+    assert sizes == [2, 2]
+    found = distrusted_groups(wrongly_tied(), torch.Generator(), 1e-10)
+    assert [group.name for group, _ in found] == ["features.0", "features.3.weight[1]"]
+
+
+def test_a_forward_that_wants_its_own_batch_size_is_tested_on_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build("conv_bn")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x).view(16, 5)
+
+    monkeypatch.setattr(permutation, "ENOUGH_BYTES", 1)
+    assert not distrusted_groups(trace(Fixed(), batch(size=16)), torch.Generator(), 1e-10)

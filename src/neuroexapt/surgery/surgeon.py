@@ -106,7 +106,12 @@ class Surgeon:
         Raises:
             SurgeryError: It was refused or failed; everything is as it was.
         """
-        return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
+        try:
+            return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
+        except SurgeryError:
+            if not self._witness.forget():
+                raise
+        return self._apply(mutation, self._next_seed(), verify=not self._is_meta)  # something hid its writes
 
     def revert(self, patch: Patch) -> None:
         """Takes an applied patch back: the tensors that it replaced return with their bytes of that moment.

@@ -64,15 +64,21 @@ def observe(model: nn.Module, inputs: ExampleInputs) -> Observation:
     return Observation(evaluation, None if is_random else training)
 
 
-def change_since(before: Observation, model: nn.Module, inputs: ExampleInputs) -> float:
-    """Runs the model in the modes that were observed before and returns the largest relative change of any output.
+def observe_again(before: Observation, model: nn.Module, inputs: ExampleInputs) -> Observation:
+    """Runs the model in the modes that were observed before.
 
     Raises:
         Exception: Whatever the forward raises, in a mode in which it ran before.
     """
-    change = relative_change(before.eval, _outputs(model, inputs, training=False)[0])
-    if before.train is not None:
-        change = max(change, relative_change(before.train, _outputs(model, inputs, training=True)[0]))
+    evaluation, _ = _outputs(model, inputs, training=False)
+    return Observation(evaluation, None if before.train is None else _outputs(model, inputs, training=True)[0])
+
+
+def change_between(before: Observation, after: Observation) -> float:
+    """Returns the largest relative change of any output in the modes that both saw."""
+    change = relative_change(before.eval, after.eval)
+    if before.train is not None and after.train is not None:
+        change = max(change, relative_change(before.train, after.train))
     return change
 
 

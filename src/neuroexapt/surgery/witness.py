@@ -1,22 +1,32 @@
-"""The witness of an edit: what the model and its averages compute on the probe inputs, before it and after it."""
+"""The witness of an edit: what the model and its averages compute on the probe inputs, before it and after it.
+
+What was seen after one edit is what there is before the next, if nothing was written to in between; so the witness
+remembers. Whether something was written to is read off the versions and addresses of all tensors. Code that hides its
+writes is found out when an edit seems to change the outputs: the caller then lets the witness look afresh.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ExampleInputs
+from neuroexapt.graph import ExampleInputs, named_tensors
 from neuroexapt.surgery.averages import inputs_for
-from neuroexapt.surgery.verify import Observation, change_since, observe, tolerance_for
+from neuroexapt.surgery.verify import Observation, change_between, observe, observe_again, tolerance_for
 
 _MODEL = "model"
+
+Stamp = tuple[tuple[int, int, int], ...]
 
 
 class Witness:
     """Compares one model and its averages with themselves.
+
+    Memory: their outputs on the probe inputs, of the last two states that were seen.
 
     Args:
         model: The model.
@@ -27,39 +37,68 @@ class Witness:
     def __init__(self, model: nn.Module, averages: Sequence[nn.Module], inputs: ExampleInputs) -> None:
         self._watched = [(model, inputs, _MODEL)]
         self._watched += [(a, inputs_for(a, inputs), f"averages[{i}]") for i, a in enumerate(averages)]
+        self._memory: dict[Stamp, list[Observation]] = {}
+        self._is_recalling = False
 
     def look(self) -> list[Observation]:
-        """Runs all of them and leaves nothing changed.
+        """Returns what all of them compute now; runs them only if they are not in a state that is remembered.
 
         Raises:
-            SurgeryError: The model returns nothing that could be compared.
+            SurgeryError: One returns nothing that could be compared.
         """
-        return [observe(model, inputs) for model, inputs, _ in self._watched]
+        stamp = self._stamp()
+        self._is_recalling = stamp in self._memory
+        known = self._memory.pop(stamp, None)  # and in again: the latest of two
+        seen = known if known is not None else [observe(model, inputs) for model, inputs, _ in self._watched]
+        self._remember(stamp, seen)
+        return seen
 
     def compare(self, before: Sequence[Observation], description: str) -> float:
-        """Returns the largest relative change of the model's outputs since.
+        """Runs all of them and returns the largest relative change of the model's outputs.
 
         Raises:
             SurgeryError: The outputs of the model or of an average changed, or one does not run any more.
         """
-        changes = []
+        changes, after = [], []
         for seen, (model, inputs, name) in zip(before, self._watched, strict=True):
-            change = _change(seen, model, inputs, description, name)
+            after.append(_run_again(seen, model, inputs, description, name))
+            changes.append(change_between(seen, after[-1]))
             allowed = tolerance_for(model, seen.eval)
-            if not change <= allowed:
+            if not changes[-1] <= allowed:
                 whose = "" if name == _MODEL else f" of {name}"
                 raise SurgeryError(
-                    f"{description}: changed the outputs{whose} by {change:.2e} relative, allowed are "
+                    f"{description}: changed the outputs{whose} by {changes[-1]:.2e} relative, allowed are "
                     f"{allowed:.0e}. The edit was taken back; please report the model."
                 )
-            changes.append(change)
+        self._remember(self._stamp(), after)
+        self._is_recalling = False
         return changes[0]
 
+    def forget(self) -> bool:
+        """Returns whether the comparison that has just failed rested on memory, and drops that."""
+        was_recalling, self._is_recalling = self._is_recalling, False
+        if was_recalling:
+            self._memory.clear()
+        return was_recalling
 
-def _change(seen: Observation, model: nn.Module, inputs: ExampleInputs, description: str, name: str) -> float:
+    def _remember(self, stamp: Stamp, seen: list[Observation]) -> None:
+        self._memory[stamp] = seen
+        while len(self._memory) > 2:
+            del self._memory[next(iter(self._memory))]
+
+    def _stamp(self) -> Stamp:
+        """Which tensors there are, how often each was written to, and where it lies."""
+        tensors: list[Tensor] = []
+        for model, inputs, _ in self._watched:
+            tensors += named_tensors(model).values()
+            tensors += [leaf for leaf in tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)]
+        return tuple((id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors)
+
+
+def _run_again(seen: Observation, model: nn.Module, inputs: ExampleInputs, description: str, name: str) -> Observation:
     # Whatever the user's forward raises now, it did not raise before the edit.
     try:
-        return change_since(seen, model, inputs)
+        return observe_again(seen, model, inputs)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the edge to the user's code
