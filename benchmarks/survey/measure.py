@@ -88,7 +88,7 @@ def measure(name: str, path: Path, seconds: float) -> None:
             row.stage("training", lambda: edits_in_training(name, _to_train(row, applied), probe, unseen))
         if row.time_used() < LAST_START and row.values["size"]["parameters"] <= LARGE:
             row.stage("double", lambda: _double(name, applied, row.values, probe, unseen))
-    row.stage("peer", lambda: measure_peer(name, probe, unseen))
+    row.stage("peer", lambda: measure_peer(name, probe, unseen, row.values["peer_build"]))
 
 
 def _warm_up() -> None:
