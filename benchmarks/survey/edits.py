@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 import neuroexapt as nx
 from neuroexapt.errors import SurgeryError
@@ -52,10 +53,11 @@ class Bench:
     model: nn.Module
     surgeon: nx.Surgeon
     unseen: Any
+    optimizer: Optimizer | None = None
 
     def __post_init__(self) -> None:
         self.before = observe.both_modes(self.model, self.unseen)
-        self.whole = observe.fingerprint(self.model, self.surgeon.optimizer)
+        self.whole = observe.fingerprint(self.model, self.optimizer)
 
     def unseen_change(self) -> float:
         """Returns the largest relative change of the outputs on the unseen batch, over the modes that ran before."""
@@ -66,7 +68,7 @@ class Bench:
 
     def damage(self) -> str:
         """Names what is not as it was, or returns ``""``."""
-        return observe.difference(self.whole, observe.fingerprint(self.model, self.surgeon.optimizer))
+        return observe.difference(self.whole, observe.fingerprint(self.model, self.optimizer))
 
 
 def sample_axes(graph: ModelGraph, name: str, seed: int) -> list[ChannelGroup]:
@@ -98,7 +100,7 @@ def planned(bench: Bench, group: ChannelGroup, index: int) -> tuple[Outcome, nx.
         else:
             result.resizable = True
             return result, mutation
-        result.resizable |= not bench.surgeon.graph.rehearse({group.leaf: to})
+        result.resizable |= not bench.surgeon.graph.resizing({group.leaf: to}).refusal
     result.outcome, result.reason = "refused", refusals[0]
     return result, None
 
@@ -130,5 +132,5 @@ def _restored(bench: Bench, result: Outcome) -> Outcome:
     damage = bench.damage()
     if damage:
         result.outcome, result.reason = "fault", f"not restored: {damage}"
-        bench.whole = observe.fingerprint(bench.model, bench.surgeon.optimizer)
+        bench.whole = observe.fingerprint(bench.model, bench.optimizer)
     return result

@@ -35,7 +35,7 @@ def edits_in_training(name: str, mutations: Sequence[nx.Mutation], probe: Any, u
     _step(model, optimizer, unseen)
     surgeon = nx.Surgeon(model, probe, optimizer)
     for mutation in mutations:
-        _one_edit(Bench(model, surgeon, unseen), mutation, row)
+        _one_edit(Bench(model, surgeon, unseen, optimizer), mutation, row)
     row["replay"] = _replayed(name, surgeon, probe, unseen)
     if row["replay"] != "same":
         row["faults"].append(f"replay: {row['replay']}")
@@ -50,14 +50,13 @@ def _one_edit(bench: Bench, mutation: nx.Mutation, row: dict[str, Any]) -> None:
     if tested.outcome != "exact":
         row["faults"].append(f"{mutation}: {tested.outcome} {tested.reason} {tested.second_change:.1e}")
         return
-    optimizer = bench.surgeon.optimizer
-    assert optimizer is not None
+    assert bench.optimizer is not None
     # What fails here worked a moment ago on the same model: every error is a fault to be written down.
     try:
         patch = bench.surgeon.apply(mutation)
         heard: set[str] = set()
         for _ in range(_STEPS_TO_LEARN):
-            heard |= _step(bench.model, optimizer, bench.unseen, patch)
+            heard |= _step(bench.model, bench.optimizer, bench.unseen, patch)
     except Exception as error:  # see above
         row["faults"].append(f"{mutation}: training: {type(error).__name__}: {error}")
         return
