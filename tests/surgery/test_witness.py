@@ -1,4 +1,4 @@
-"""What was seen after an edit is not run again before the next, and is not trusted further than it reaches."""
+"""What was seen after an edit is not all run again before the next, and is not trusted further than it reaches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
+import neuroexapt.surgery.verify as verify
 import neuroexapt.surgery.witness as witness
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
@@ -16,30 +17,30 @@ FIRST, SECOND = Widen(axis="features.0", to=9), Widen(axis="features.3", to=9)
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for every time that a model is run to see what there is before an edit."""
-    seen: list[int] = []
-    original = witness.observe
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry for every time that a model is run for verification: whether in train mode."""
+    seen: list[bool] = []
+    original = verify._outputs
 
-    def observe(model, inputs):  # type: ignore[no-untyped-def]
-        seen.append(1)
-        return original(model, inputs)
+    def outputs(model, inputs, training):  # type: ignore[no-untyped-def]
+        seen.append(training)
+        return original(model, inputs, training)
 
-    monkeypatch.setattr(witness, "observe", observe)
+    monkeypatch.setattr(verify, "_outputs", outputs)
     return seen
 
 
-def test_edits_in_a_row_and_edits_tried_one_after_another_look_once(looks: list[int]) -> None:
+def test_edits_in_a_row_and_edits_tried_one_after_another_run_train_mode_once_each(runs: list[bool]) -> None:
     surgeon = Surgeon(build("conv_bn"), batch())
     for mutation in (FIRST, SECOND):
         surgeon.revert(surgeon.apply(mutation))
     surgeon.apply(FIRST)
     surgeon.apply(SECOND)
-    assert len(looks) == 1
+    assert runs.count(True) == 1 + 4
 
 
 @pytest.mark.parametrize("what", ["parameter", "buffer", "input", "replaced"])
-def test_whatever_was_written_to_is_looked_at_again(looks: list[int], what: str) -> None:
+def test_whatever_was_written_to_is_looked_at_again(runs: list[bool], what: str) -> None:
     model, inputs = build("conv_bn"), batch()
     surgeon = Surgeon(model, inputs)
     surgeon.apply(FIRST)
@@ -53,11 +54,11 @@ def test_whatever_was_written_to_is_looked_at_again(looks: list[int], what: str)
         else:
             model.head.bias = nn.Parameter(torch.ones_like(model.head.bias))
     assert surgeon.apply(SECOND).output_change <= 1e-10
-    assert len(looks) == 2
+    assert runs.count(True) == 2 + 2
 
 
 @pytest.mark.parametrize("what", ["data", "attribute"])
-def test_a_write_that_hides_does_not_make_an_edit_fail(looks: list[int], what: str) -> None:
+def test_a_write_that_hides_neither_makes_an_edit_fail_nor_a_wrong_one_pass(runs: list[bool], what: str) -> None:
     class Scaled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -73,16 +74,18 @@ def test_a_write_that_hides_does_not_make_an_edit_fail(looks: list[int], what: s
         model.net.head.weight.data.mul_(2.0)  # type: ignore[union-attr,operator]
     else:
         model.scale = 3.0
-    assert surgeon.apply(Widen(axis="net.features.3", to=9)).output_change <= 1e-10
-    assert len(looks) == 2
+    model.eval()
+    with torch.no_grad():
+        before = model(batch())
+        assert surgeon.apply(Widen(axis="net.features.3", to=9)).output_change <= 1e-10
+        assert (model(batch()) - before).abs().max() <= 1e-10 * before.abs().max()
 
 
-def test_an_edit_that_fails_after_a_fresh_look_fails(looks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_edit_that_fails_after_a_fresh_look_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build("conv_bn")
     surgeon = Surgeon(model, batch(), SGD(model.parameters(), lr=0.1))
     surgeon.apply(FIRST)
     monkeypatch.setattr(witness, "tolerance_for", lambda model, outputs: -1.0)
     with pytest.raises(SurgeryError, match="changed the outputs by"):
         surgeon.apply(SECOND)
-    assert len(looks) == 2
     assert model.head.in_features == 7

@@ -30,7 +30,7 @@ from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan, SliceSource
 from neuroexapt.surgery.undo import UndoLog
 from neuroexapt.surgery.verify import TOLERANCE
-from neuroexapt.surgery.witness import Witness
+from neuroexapt.surgery.witness import FunctionChanged, Witness
 
 logger = logging.getLogger(__name__)
 
@@ -106,12 +106,16 @@ class Surgeon:
         Raises:
             SurgeryError: It was refused or failed; everything is as it was.
         """
+        is_fresh = self._graph is None
         try:
             return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
-        except SurgeryError:
-            if not self._witness.forget():
+        except FunctionChanged:
+            if is_fresh:
                 raise
-        return self._apply(mutation, self._next_seed(), verify=not self._is_meta)  # something hid its writes
+        # The user may have changed an attribute since the trace, so what is known of the model is found out anew.
+        self._graph, self._is_tested = None, False
+        self._witness.forget()
+        return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
 
     def revert(self, patch: Patch) -> None:
         """Takes an applied patch back: the tensors that it replaced return with their bytes of that moment.

@@ -1,8 +1,8 @@
 """The witness of an edit: what the model and its averages compute on the probe inputs, before it and after it.
 
-What was seen after one edit is what there is before the next, if nothing was written to in between; so the witness
-remembers. Whether something was written to is read off the versions and addresses of all tensors. Code that hides its
-writes is found out when an edit seems to change the outputs: the caller then lets the witness look afresh.
+What was seen after one edit is what there is before the next, if nothing was written to in between. So where versions
+and addresses of all tensors are those of a state that is remembered, and eval mode gives the same bits, train mode is
+not run again. What else the code reads (attributes, closures) is not trusted to be as it was.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ _MODEL = "model"
 Stamp = tuple[tuple[int, int, int], ...]
 
 
+class FunctionChanged(SurgeryError):
+    """An edit did not preserve the function that was seen before it."""
+
+
 class Witness:
     """Compares one model and its averages with themselves.
 
@@ -37,19 +41,17 @@ class Witness:
     def __init__(self, model: nn.Module, averages: Sequence[nn.Module], inputs: ExampleInputs) -> None:
         self._watched = [(model, inputs, _MODEL)]
         self._watched += [(a, inputs_for(a, inputs), f"averages[{i}]") for i, a in enumerate(averages)]
-        self._memory: dict[Stamp, list[Observation]] = {}
-        self._is_recalling = False
+        self._memory: dict[Stamp, list[Observation | None]] = {}
 
     def look(self) -> list[Observation]:
-        """Returns what all of them compute now; runs them only if they are not in a state that is remembered.
+        """Returns what all of them compute now.
 
         Raises:
             SurgeryError: One returns nothing that could be compared.
         """
         stamp = self._stamp()
-        self._is_recalling = stamp in self._memory
-        known = self._memory.pop(stamp, None)  # and in again: the latest of two
-        seen = known if known is not None else [observe(model, inputs) for model, inputs, _ in self._watched]
+        known = self._memory.pop(stamp, [None] * len(self._watched))  # and in again: the latest of two
+        seen = [observe(model, inputs, k) for (model, inputs, _), k in zip(self._watched, known, strict=True)]
         self._remember(stamp, seen)
         return seen
 
@@ -57,7 +59,7 @@ class Witness:
         """Runs all of them and returns the largest relative change of the model's outputs.
 
         Raises:
-            SurgeryError: The outputs of the model or of an average changed, or one does not run any more.
+            FunctionChanged: The outputs of the model or of an average changed, or one does not run any more.
         """
         changes, after = [], []
         for seen, (model, inputs, name) in zip(before, self._watched, strict=True):
@@ -66,23 +68,19 @@ class Witness:
             allowed = tolerance_for(model, seen.eval)
             if not changes[-1] <= allowed:
                 whose = "" if name == _MODEL else f" of {name}"
-                raise SurgeryError(
+                raise FunctionChanged(
                     f"{description}: changed the outputs{whose} by {changes[-1]:.2e} relative, allowed are "
                     f"{allowed:.0e}. The edit was taken back; please report the model."
                 )
         self._remember(self._stamp(), after)
-        self._is_recalling = False
         return changes[0]
 
-    def forget(self) -> bool:
-        """Returns whether the comparison that has just failed rested on memory, and drops that."""
-        was_recalling, self._is_recalling = self._is_recalling, False
-        if was_recalling:
-            self._memory.clear()
-        return was_recalling
+    def forget(self) -> None:
+        """Drops what it remembers."""
+        self._memory.clear()
 
-    def _remember(self, stamp: Stamp, seen: list[Observation]) -> None:
-        self._memory[stamp] = seen
+    def _remember(self, stamp: Stamp, seen: Sequence[Observation]) -> None:
+        self._memory[stamp] = [*seen]
         while len(self._memory) > 2:
             del self._memory[next(iter(self._memory))]
 
@@ -102,6 +100,6 @@ def _run_again(seen: Observation, model: nn.Module, inputs: ExampleInputs, descr
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # the edge to the user's code
-        raise SurgeryError(
+        raise FunctionChanged(
             f"{description}: the edited {name} does not run: {type(error).__name__}: {error}. The edit was taken back."
         ) from error
