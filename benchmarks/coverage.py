@@ -22,7 +22,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(FAMILIES), default=list(FAMILIES), help="families")
     parser.add_argument("--models", nargs="*", default=[], help="names or parts of names; all by default")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time, one thread each")
-    parser.add_argument("--seconds", type=float, default=300, help="for one model, torch-pruning not counted")
+    parser.add_argument(
+        "--seconds", type=float, default=300, help="of processor time for one model, torch-pruning not counted"
+    )
     parser.add_argument("--fresh", action="store_true", help="measure the chosen models again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -42,13 +42,13 @@ class Row:
     def __init__(self, name: str, path: Path, seconds: float) -> None:
         self.name = name
         self.path = path
-        self.started = time.perf_counter()
+        self.started = time.process_time()
         self.seconds = seconds
         self.values: dict[str, Any] = {"model": name, "seed": SEED}
 
     def time_used(self) -> float:
-        """Fraction of the time for this model that is gone."""
-        return (time.perf_counter() - self.started) / self.seconds
+        """Fraction of the processor time for this model that is gone."""
+        return (time.process_time() - self.started) / self.seconds
 
     def stage(self, name: str, measure: Callable[[], dict[str, Any]]) -> bool:
         """Runs one stage, notes what it found or how it crashed, and writes the file; returns whether it went well."""
@@ -103,10 +103,10 @@ def _model(model: nn.Module) -> dict[str, Any]:
 
 def _trace(model: nn.Module, probe: Any) -> dict[str, Any]:
     with peak_memory() as peak:
-        started = time.perf_counter()
+        started = time.process_time()
         graph = nx.trace(model, probe)
         groups = graph.groups
-        seconds = time.perf_counter() - started
+        seconds = time.process_time() - started
     num_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
     return {
         "seconds": round(seconds, 3),
@@ -124,9 +124,9 @@ def _law(model: nn.Module, probe: Any, unseen: Any, bench: list[Bench]) -> dict[
     error = permutation_error(graph, torch.Generator().manual_seed(SEED), [g for g in graph.groups if not g.pin_reason])
     free = {group.name for group in graph.groups if not group.pin_reason}
     surgeon = nx.Surgeon(model, probe)
-    started = time.perf_counter()
+    started = time.process_time()
     distrusted = [g.name for g in surgeon.graph.groups if g.name in free and g.pin_reason]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     bench.append(Bench(model, surgeon, unseen))
     return {
         "error": float(f"{error:.3g}"),
@@ -138,9 +138,9 @@ def _law(model: nn.Module, probe: Any, unseen: Any, bench: list[Bench]) -> dict[
 
 def _groups(bench: Bench) -> dict[str, Any]:
     graph = bench.surgeon.graph
-    started = time.perf_counter()
+    started = time.process_time()
     growing = [group for group in graph.groups if group.can_widen]
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     reached = {member.module for group in growing for member in group.members}
     layers = {
         path: sum(p.numel() for p in module.parameters(recurse=False))

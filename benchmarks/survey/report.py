@@ -83,7 +83,7 @@ def _header(seconds: float) -> list[str]:
         f"Python {platform.python_version()}, {versions}.",
         "",
         "Random weights, norms and constants moved off their zeros and ones. One process a model, one thread. "
-        "Seconds and memory of the graph: first call, images of 224 pixels or the model's own size, ours in eval and "
+        "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's own size, ours in eval and "
         f"train mode. Edits: images of {ANY_SIZE} pixels where the model takes any size. Up to 20 axes a model are "
         "drawn among those that are not pinned; all are planned, all plans applied (4 above 150 M parameters), "
         "checked in eval and train mode on a batch that the library never saw, and taken back to the byte; 3 of them "
