@@ -9,7 +9,7 @@ from typing import Any
 
 _MODULE_PATH = re.compile(r"\b(?!aten\.)[A-Za-z_]\w*(?:\.\w+)*\.\d+(?:\.\w+)*(?:\[\d+\])?(?:\.\d+)?")
 _PREFIX = re.compile(r"^\S+: cannot widen from \d+ to \d+ units: ")
-_SUFFIX = re.compile(r"\.? Choose another group; `graph\.groups` lists what each admits\.$")
+_SUFFIX = re.compile(r"\.? Choose another [^.]*`graph\.groups`.*$")
 _NUMBER = re.compile(r"(?<![A-Za-z])\d+(?:\.\d+)?(?:e[+-]\d+)?")
 MAX_LENGTH = 170
 
