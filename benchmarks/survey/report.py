@@ -83,12 +83,12 @@ def _header(seconds: float) -> list[str]:
         f"Python {platform.python_version()}, {versions}.",
         "",
         "Random weights, norms and constants moved off their zeros and ones. One process a model, one thread. "
-        "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's own size, "
-        f"ours in eval and train mode. Edits: images of {ANY_SIZE} pixels where the model takes any size. Up to 20 axes a model are "
-        "drawn among those that are not pinned; all are planned, all plans applied (4 above 150 M parameters), "
-        "checked in eval and train mode on a batch that the library never saw, and taken back to the byte; 3 of them "
-        "and every other kind of edit are applied again between training steps (1 for models above 150 M) and "
-        "replayed on a fresh model; 5 are repeated in float64 for models up to 30 M.",
+        "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's "
+        f"own size, ours in eval and train mode. Edits: images of {ANY_SIZE} pixels where the model takes any "
+        "size. Up to 20 axes a model are drawn among those that are not pinned; all are planned, all plans "
+        "applied (4 above 150 M parameters), checked in eval and train mode on a batch that the library never "
+        "saw, and taken back to the byte; 3 of them and every other kind of edit are applied again between "
+        "training steps (1 above 150 M) and replayed on a fresh model; 5 are repeated in float64 up to 30 M.",
     ]
 
 
