@@ -51,8 +51,8 @@ def test_the_experts_of_a_mixture_are_numbered_and_their_widths_are_free() -> No
     assert not graph.unknown_operators
     assert "experts are addressed by number" in (spaces(graph, "up", 0)[0].pin_reason or "")
     assert holding(graph, "up", 2).producers == holding(graph, "down", 1).consumers == ("",)
-    assert graph.rehearse({spaces(graph, "up", 2)[0]: 12}) == ""
-    assert "strides should be a multiple of 16 bytes" in graph.rehearse({spaces(graph, "up", 2)[0]: 9})
+    assert graph.resizing({spaces(graph, "up", 2)[0]: 12}).refusal == ""
+    assert "strides should be a multiple of 16 bytes" in graph.resizing({spaces(graph, "up", 2)[0]: 9}).refusal
 
 
 def test_a_grouped_transposed_convolution_factors_both_axes() -> None:
@@ -174,3 +174,15 @@ def test_the_state_of_a_recurrent_cell_is_one_axis(kind: type[nn.RNNCellBase]) -
     assert not graph.unknown_operators
     assert set(spaces(graph, "cell.weight_ih", 0)) == set(spaces(graph, "head.weight", 1))
     assert law(graph) == 1
+
+
+def test_groups_over_parts_that_do_not_divide_pin_the_channels_and_nothing_else() -> None:
+    def function(x: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+        y = torch.cat([F.conv1d(x, a), F.conv1d(x, b)], 1)
+        return F.conv1d(torch.relu(F.conv1d(y, c, groups=2)), d)
+
+    graph = read(function, (4, 3, 1), (8, 3, 1), (10, 6, 1), (5, 10, 1), x=(2, 3, 4))
+    assert "12 indices, put together from parts, are divided by 2" in (spaces(graph, "p0", 0)[0].pin_reason or "")
+    assert not spaces(graph, "p2", 0)[1].pin_reason
+    assert not graph.unknown_operators
+    law(graph)

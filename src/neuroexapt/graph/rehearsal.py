@@ -58,7 +58,7 @@ class _Comparison(TorchDispatchMode):
     ) -> Any:
         result = run(func, args, kwargs or {})
         outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        if outputs and isinstance(func, torch._ops.OpOverload):
+        if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
             self._compare(func, bind(func, args, kwargs or {}), outputs)
         return result
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from neuroexapt.graph.rules.halves import halved
 from neuroexapt.graph.rules.registry import RuleResult, rule
-from neuroexapt.graph.space import Space, product, split_major, unify
+from neuroexapt.graph.space import Space, unify
 from neuroexapt.graph.values import Call, NotUnderstood, fresh_dims
 
 
@@ -24,8 +25,8 @@ def attention(call: Call) -> RuleResult:
         raise NotUnderstood("attention over other than four dimensions")
     unify(query[0], key[0])
     unify(key[0], value[0])
-    _share_heads(query[1], key[1])
-    _share_heads(query[1], value[1])
+    _share_heads(call, query[1], key[1])
+    _share_heads(call, query[1], value[1])
     unify(query[3], key[3])
     unify(key[2], value[2])
     call.reads_across([query[3]], " (scores and their scale)")
@@ -45,9 +46,8 @@ def attention(call: Call) -> RuleResult:
     return [(query[0], query[1], query[2], value[3]), *rest]
 
 
-def _share_heads(query: Space, shared: Space) -> None:
+def _share_heads(call: Call, query: Space, shared: Space) -> None:
     """Query head h reads key and value head h // (heads / shared heads) (Ainslie et al. 2023)."""
-    halves = split_major([query], shared.size)
-    if halves is None:
+    if query.size % shared.size:
         raise NotUnderstood(f"{query.size} query heads and {shared.size} key and value heads")
-    unify(product(halves[0]), shared)
+    unify(halved(call, query, shared.size)[0], shared)

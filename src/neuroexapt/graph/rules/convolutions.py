@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from neuroexapt.graph.rules.halves import halved
 from neuroexapt.graph.rules.registry import Dims, rule
-from neuroexapt.graph.space import Space, product, split_major, unify
+from neuroexapt.graph.space import Space, product, unify
 from neuroexapt.graph.values import Call, NotUnderstood, Role, fresh
 
 
@@ -60,7 +61,7 @@ def _dense(call: Call, x: Tensor, weight: Tensor, transposed: bool) -> Space:
 
 def _grouped(call: Call, x: Tensor, weight: Tensor, groups: int) -> Space:
     out_axis = call.dims(weight)[0]
-    (groups_in, units_in), (groups_out, _) = _halves(call.dims(x)[1], groups), _halves(out_axis, groups)
+    (groups_in, units_in), (groups_out, _) = halved(call, call.dims(x)[1], groups), halved(call, out_axis, groups)
     unify(groups_in, groups_out)
     if weight.shape[1] != 1:
         unify(units_in, call.dims(weight)[1])
@@ -72,17 +73,10 @@ def _grouped(call: Call, x: Tensor, weight: Tensor, groups: int) -> Space:
 def _grouped_transposed(call: Call, x: Tensor, weight: Tensor, groups: int) -> Space:
     in_axis = call.dims(weight)[0]
     unify(call.dims(x)[1], in_axis)
-    count, units = _halves(in_axis, groups)
+    count, units = halved(call, in_axis, groups)
     if units.size == 1:
         call.role(weight, 0, Role.PRODUCE)
     else:
         call.consume(weight, 0, units)
     call.role(weight, 1, Role.PRODUCE)
     return product([count, call.dims(weight)[1]])
-
-
-def _halves(space: Space, groups: int) -> tuple[Space, Space]:
-    halves = split_major([space], groups)
-    if halves is None:
-        raise NotUnderstood(f"the channels do not divide into {groups} groups")
-    return product(halves[0]), product(halves[1])

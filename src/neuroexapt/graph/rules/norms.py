@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from neuroexapt.graph.rules.halves import halved
 from neuroexapt.graph.rules.registry import RuleResult, rule
-from neuroexapt.graph.space import product, split_major, unify
-from neuroexapt.graph.values import Call, NotUnderstood, Role, fresh_dims
+from neuroexapt.graph.space import unify
+from neuroexapt.graph.values import Call, Role, fresh_dims
 
 _BATCH_NORM_ROLES = {
     "weight": Role.NORM_GAIN,
@@ -62,16 +63,14 @@ def group_norm(call: Call) -> RuleResult:
     """Statistics across the channels of a group (Wu & He 2018): whole groups are independent of each other."""
     x, groups = call["input"], call["group"]
     batch, channels = call.dims(x)[:2]
-    halves = split_major([channels], groups)
-    if halves is None:
-        raise NotUnderstood(f"{x.shape[1]} channels in {groups} groups")
-    call.reads_across([product(halves[1]), *call.dims(x)[2:]])
+    count, units = halved(call, channels, groups)
+    call.reads_across([units, *call.dims(x)[2:]])
     for name, role in (("weight", Role.NORM_GAIN), ("bias", Role.SHIFT)):
         tensor = call.get(name)
         if tensor is not None and tensor.shape[0] != 1:
             unify(call.dims(tensor)[0], channels)
             call.role(tensor, 0, role)
-    return [call.dims(x), *((batch, product(halves[0])) for _ in call.outputs[1:])]
+    return [call.dims(x), *((batch, count) for _ in call.outputs[1:])]
 
 
 @rule("_weight_norm_interface")

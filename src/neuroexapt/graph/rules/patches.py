@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from neuroexapt.graph.rules.halves import halved
 from neuroexapt.graph.rules.registry import Dims, rule
 from neuroexapt.graph.space import Space, concatenation, cut, is_pinned, pin, product, split_major
 from neuroexapt.graph.values import Call, NotUnderstood, fresh
@@ -15,12 +16,9 @@ def _positions(call: Call, first: int) -> list[Space]:
 
 def _major(call: Call, space: Space, size: int, why: str) -> tuple[Space, Space]:
     """Divides an axis into a major part of a size and a minor part, and pins the minor part."""
-    halves = split_major([space], size)
-    if halves is None:
-        raise NotUnderstood(f"{space.size} channels do not divide into {size}")
-    minor = product(halves[1])
+    major, minor = halved(call, space, size)
     call.pins([minor], why)
-    return product(halves[0]), minor
+    return major, minor
 
 
 @rule("im2col")
@@ -63,11 +61,9 @@ def pixel_unshuffle(call: Call) -> Dims:
 def channel_shuffle(call: Call) -> Dims:
     """Channels (groups, rest) become (rest, groups) (Zhang et al. 2018)."""
     dims = list(call.dims(call["self"]))
-    halves = split_major([dims[1]], call["groups"])
-    if halves is None:
-        raise NotUnderstood(f"{dims[1].size} channels in {call['groups']} groups")
-    call.pins([product(halves[0])], "the number of groups is written in the code")
-    dims[1] = product([*halves[1], *halves[0]])
+    count, rest = halved(call, dims[1], call["groups"])
+    call.pins([count], "the number of groups is written in the code")
+    dims[1] = product([rest, count])
     return dims
 
 
