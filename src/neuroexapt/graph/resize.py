@@ -52,6 +52,8 @@ def attribute_edits(
             kept = _shape_attributes(module, parameters[names[id(weight)]], sizes)
         elif isinstance(module, nn.modules.batchnorm._NormBase) and output is not None and len(output.dims) > 1:
             kept = {"num_features": resized(output.dims[1], sizes)}
+        elif (computed := outputs.get(f"{path}.parametrizations.weight".removeprefix("."))) is not None:
+            kept = _shape_attributes(module, computed, sizes)
         else:
             continue
         edits += [

@@ -28,7 +28,7 @@ from neuroexapt.graph.recorder import ModuleCall, Recorder
 from neuroexapt.graph.rehearsal import Rehearsal, Shapes, output_shapes
 from neuroexapt.graph.space import pin
 from neuroexapt.graph.values import Role, Value, fresh_dims
-from neuroexapt.graph.wrappers import unwrapped
+from neuroexapt.graph.wrappers import constrained, unwrapped
 
 
 @dataclass
@@ -118,6 +118,9 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     except TraceError as error:
         notes.append(f"not traced in train mode: {error}")
     _pin_unreached(parameters, runs)
+    for name, reason in constrained(model):
+        for space in parameters[name].dims if name in parameters else ():
+            pin(space, reason)
     return ModelGraph(
         rehearsal=Rehearsal(
             model, inputs, parameters, tuple(evaluation.calls), evaluation.recorder.footprints, evaluation.shapes

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from neuroexapt.errors import InputError
 from neuroexapt.graph.compiled import without_compiler
@@ -61,6 +63,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
                 "Edit the plain model before it is sharded."
             )
     return model
+
+
+def constrained(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yields the names of tensors whose size a constraint on the whole weight fixes, with the reason."""
+    for path, module in model.named_modules():
+        for name, several in getattr(module, "parametrizations", {}).items():
+            if any(isinstance(one, parametrizations._Orthogonal) for one in several):
+                where = f"{path}.parametrizations.{name}".removeprefix(".")
+                for inner in named_tensors(several):
+                    yield f"{where}.{inner}", "an orthogonal weight would not be orthogonal with new entries"
 
 
 def is_meta(model: nn.Module) -> bool:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import generators_kept, named_tensors, set_attribute
+from neuroexapt.surgery.derived import compute_again, release_graphs, with_open_masks
 from neuroexapt.surgery.gather import edited, gather
 from neuroexapt.surgery.graft import attach, detach
 from neuroexapt.surgery.optimizer_state import adopt, check_movable, move_state
@@ -41,11 +42,13 @@ def write(
     tensors = named_tensors(model)
     for edit in plan.tensors:
         _check(tensors[edit.path], optimizers, edit.path)
+    release_graphs(model)
     leaders = named_tensors(leader) if leader is not None else {}
-    for edit in plan.tensors:
+    for edit in with_open_masks(plan.tensors):
         _resize(tensors[edit.path], optimizers, edit, log, leaders.get(edit.path))
     for attribute in plan.attributes:
         log.add(set_attribute(model, attribute))
+    compute_again(model, log)
     for graft in plan.grafts:
         _graft(model, optimizers, graft, log, leader)
 
