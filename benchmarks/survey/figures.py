@@ -87,9 +87,9 @@ def grouped_reasons(rows: Iterable[Row], *keys: str) -> list[tuple[str, int, int
 
 
 def median(values: Iterable[float | None]) -> float:
-    """Median of what is there; 0 of nothing."""
+    """Median of what is there; NaN of nothing."""
     found = [value for value in values if value is not None]
-    return statistics.median(found) if found else 0.0
+    return statistics.median(found) if found else float("nan")
 
 
 def time_ratios(rows: Sequence[Row]) -> list[float]:

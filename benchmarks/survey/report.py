@@ -62,7 +62,7 @@ def write_report(rows: Sequence[Row], path: Path, seconds: float) -> None:
     order = {f"{family}/{name}": i for i, (family, name) in enumerate((f, n) for f in FAMILIES for n in FAMILIES[f])}
     rows = sorted(rows, key=lambda row: order.get(row["model"], len(order)))
     sections = [
-        ["# Coverage", ""],
+        ["# Coverage"],
         _header(seconds),
         ["## Summary", "", *_summary(rows)],
         ["## Faults", "", *_bullets(unclean(rows, "fault"))],
