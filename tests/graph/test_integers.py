@@ -253,7 +253,7 @@ def test_another_number_that_changes_with_a_size_is_refused() -> None:
     assert resizing.refusal == "aten.add computes with a number that depends on the size"
 
 
-def test_grown_torch_attention_keeps_its_embedding_and_heads_in_step() -> None:
+def test_torch_attention_grows_its_embedding_and_its_heads_apart() -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -267,7 +267,12 @@ def test_grown_torch_attention_keeps_its_embedding_and_heads_in_step() -> None:
     resizing, _ = asked(Model(), "enter.weight", 0, 0, 2 * WIDTH)
     assert resizing.refusal == ""
     found = {e.name: e.value for e in resizing.attributes if e.module == "attention"}
-    assert found == {"embed_dim": 24, "num_heads": 6, "kdim": 24, "vdim": 24}  # head_dim stays 4
+    assert found == {"embed_dim": 24, "kdim": 24, "vdim": 24}
+    resizing, inside = asked(Model(), "attention.in_proj_weight", 0, 1, HEADS + 2)
+    assert resizing.refusal == ""
+    assert set(resizing.sizes) == {inside[1]}
+    found = {e.name: e.value for e in resizing.attributes if e.module == "attention"}
+    assert found == {"num_heads": HEADS + 2}
 
 
 class Broken(Configured):

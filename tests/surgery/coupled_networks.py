@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 
 class RMSNorm(nn.Module):
@@ -189,11 +190,20 @@ COUPLED: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
     "residual stream through hand-written RMS norms": (lambda: Stream(RMSNorm), "embed", True),
     "tied head behind a norm": (TiedHead, "tokens.weight[1]", True),
     "head width with a constant scale": (lambda: Attention("constant scale"), "qkv.weight[0].2", False),
+    "head width of fused attention": (lambda: Attention("fused"), "qkv.weight[0].2", False),
+    "head width with a scale from the shape": (lambda: Attention("plain"), "qkv.weight[0].2", False),
+    "head width behind query and key norms": (lambda: Attention("normed"), "qkv.weight[0].2", True),
+    "head width of cosine attention": (lambda: Attention("cosine"), "qkv.weight[0].2", True),
     "head width of channel attention": (ChannelAttention, "qkv.weight[0].2", True),
     "channels of weight-standardised convolutions": (
         lambda: Images(StandardisedConv(3, 4, 3), nn.Identity(), StandardisedConv(4, 5, 1)),
         "first",
         True,
+    ),
+    "channels between weight-normed convolutions": (
+        lambda: Images(weight_norm(_conv(3, 4)), nn.Identity(), weight_norm(_conv(4, 5))),
+        "first.parametrizations.weight.original0[0]",
+        False,
     ),
     "channels of a hand-written norm": (lambda: Images(_conv(3, 4), ChannelNorm(4), _conv(4, 5)), "first", True),
     "channels of a global response norm": (

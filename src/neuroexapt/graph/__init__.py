@@ -4,10 +4,11 @@ from neuroexapt.graph.attributes import AttributeEdit, set_attribute
 from neuroexapt.graph.compiled import forget_compiled_code, without_compiler
 from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, memory_order, named_tensors, slots_holding
+from neuroexapt.graph.fakes import ExampleInputs, canonical_names, in_mode, memory_order, named_tensors, slots_holding
+from neuroexapt.graph.free_attention import FreeAttention, is_freeable
 from neuroexapt.graph.groups import ChannelGroup, Member
 from neuroexapt.graph.growth import Growth, Silent
-from neuroexapt.graph.isolation import attributes_kept, generators_kept
+from neuroexapt.graph.isolation import attributes_kept, generators_kept, settings_of
 from neuroexapt.graph.makers import Maker, scaling
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.permutation import distrusted_groups, is_inexact, permutation_error, relative_change
@@ -29,6 +30,7 @@ __all__ = [
     "Copies",
     "Cost",
     "ExampleInputs",
+    "FreeAttention",
     "Growth",
     "Maker",
     "Member",
@@ -40,10 +42,12 @@ __all__ = [
     "Silent",
     "Space",
     "attributes_kept",
+    "canonical_names",
     "distrusted_groups",
     "forget_compiled_code",
     "generators_kept",
     "in_mode",
+    "is_freeable",
     "is_inexact",
     "is_meta",
     "memory_order",
@@ -55,6 +59,7 @@ __all__ = [
     "resolve",
     "scaling",
     "set_attribute",
+    "settings_of",
     "slots_holding",
     "trace",
     "unwrapped",

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from neuroexapt.errors import TraceError
 from neuroexapt.graph.compiled import eagerly
+from neuroexapt.graph.free_attention import attention_freed
 from neuroexapt.graph.isolation import attributes_kept, generators_kept
 
 
@@ -157,6 +158,7 @@ def fake_forward(
     """Prepares everything for one fake run: yields the fakes and the fake inputs."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with (
+        attention_freed(model),
         attributes_kept(model),
         generators_kept(),
         faked(model, mode, shapes) as fakes,

@@ -23,6 +23,9 @@ class Silent:
     zeros: frozenset[Maker]
 
 
+# Of a weight these see no zeros; of an activation zeros would have to stay for ever.
+_BLIND_TO_ZEROS = frozenset({"_weight_norm_interface", "linalg_vector_norm", "norm", "sum"})
+
 Growth = Silent | Copies
 
 
@@ -60,6 +63,8 @@ def _silencing(tape: Tape, operation: Operation, leaf: Space) -> frozenset[Maker
         sides = [operation.number(second), operation.number(first)]
     elif "scaled_dot_product" in operation.name:
         sides = [operation.number("key"), operation.number("query")]
+    elif operation.name in _BLIND_TO_ZEROS and tape.values[operation.inputs[0]].derived_from:
+        sides = [operation.inputs[0]]
     else:
         return frozenset()
     for side in sides:

@@ -36,6 +36,16 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
                 (container.extend if isinstance(container, list) else container.update)(kept)
 
 
+def settings_of(model: nn.Module) -> tuple[tuple[str, str, object], ...]:
+    """Returns the numbers, booleans and strings that modules keep as attributes; train or eval mode is not one."""
+    return tuple(
+        (path, name, value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if type(value) in (int, float, bool, str) and name != "training"
+    )
+
+
 def _contents(module: nn.Module) -> list[tuple[Any, Any]]:
     found = [value for name, value in vars(module).items() if name in _STORES or type(value) in (list, dict, set)]
     return [(value, value.copy()) for value in found]

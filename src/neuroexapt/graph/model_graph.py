@@ -13,6 +13,7 @@ from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.equations import Equation
 from neuroexapt.graph.groups import ChannelGroup, build_groups
 from neuroexapt.graph.growth import Growth, growth
+from neuroexapt.graph.isolation import settings_of
 from neuroexapt.graph.positions import sources
 from neuroexapt.graph.rehearsal import Rehearsal
 from neuroexapt.graph.resizing import Resizability, Resizer, Resizing
@@ -58,6 +59,7 @@ class ModelGraph:
         self.notes = notes
         self.roles = roles
         self.tape = tape
+        self._settings = settings_of(self.model)
         self._outputs = outputs
         self._growths: dict[Space, Growth | str] = {}
         self._resizer = Resizer(rehearsal, equations)
@@ -98,6 +100,10 @@ class ModelGraph:
             touched = any(leaf in edits for leaf in leaves(space))
             result.append(sources(space, edits) if touched else None)
         return tuple(result)
+
+    def is_current(self) -> bool:
+        """Whether the settings that the model's modules keep are those of the trace."""
+        return self._settings == settings_of(self.model)
 
     def growth(self, leaf: Space) -> Growth | str:
         """Returns how the units of an axis can grow in number, or why they cannot."""

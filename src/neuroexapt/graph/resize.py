@@ -76,10 +76,11 @@ def _attention_attributes(
         module._parameters[name] for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
     ]
     widths = [resized(parameters[names[id(w)]].dims[1], sizes) for w in weights if w is not None]
+    attended = resized(parameters[names[id(module.out_proj.weight)]].dims[1], sizes)
     heads = found.get(Attribute(path, "num_heads", (), module.num_heads), module.num_heads)
     return {
         "embed_dim": widths[0],
-        "head_dim": widths[0] // heads,
+        "head_dim": attended // heads,
         "kdim": widths[len(widths) // 2],
         "vdim": widths[-1],
     }

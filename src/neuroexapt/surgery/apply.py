@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import generators_kept, named_tensors, set_attribute
+from neuroexapt.graph import FreeAttention, generators_kept, named_tensors, set_attribute
 from neuroexapt.surgery.derived import compute_again, release_graphs, with_open_masks
 from neuroexapt.surgery.gather import edited, gather
 from neuroexapt.surgery.graft import attach, detach
@@ -49,6 +49,8 @@ def write(
     for attribute in plan.attributes:
         log.add(set_attribute(model, attribute))
     compute_again(model, log)
+    for path in plan.freed:
+        _free(model.get_submodule(path), log)
     for graft in plan.grafts:
         _graft(model, optimizers, graft, log, leader)
 
@@ -79,6 +81,14 @@ def _resize(
     log.add(Exchange(tensor, other, edit.path).undo)
     for optimizer in optimizers:
         move_state(optimizer, tensor, old_shape, edit.maps, log)
+
+
+def _free(module: nn.Module, log: UndoLog) -> None:
+    def undo() -> None:
+        module.__class__ = nn.MultiheadAttention
+
+    log.add(undo)
+    module.__class__ = FreeAttention
 
 
 def _graft(

@@ -12,7 +12,21 @@ import torch
 from torch import Tensor
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import NEW, Copies, Maker, ModelGraph, Resizing, Role, Silent, Space, region, resolve, scaling
+from neuroexapt.graph import (
+    NEW,
+    Copies,
+    Maker,
+    ModelGraph,
+    Resizing,
+    Role,
+    Silent,
+    Space,
+    canonical_names,
+    is_freeable,
+    region,
+    resolve,
+    scaling,
+)
 from neuroexapt.graph import resized as size_of
 from neuroexapt.surgery.mutation import draw_seed
 from neuroexapt.surgery.plan import TensorEdit, fill_for
@@ -53,6 +67,17 @@ def tensor_edits(graph: ModelGraph, resizing: Resizing, generator: torch.Generat
             _rescale_readers(graph, leaf, found, resizing.sizes, generator, changes)
     _rescale_makers(graph, resizing, changes)
     return _edits(graph, maps, changes, generator)
+
+
+def freed_attention(graph: ModelGraph, sizes: Mapping[Space, int]) -> tuple[str, ...]:
+    """Returns the attention modules whose heads no longer make up the width that torch's own forward demands."""
+    paths, names = [], canonical_names(graph.model)
+    for path, module in graph.model.named_modules():
+        if is_freeable(module):
+            rows, columns = graph.parameters[names[id(module.in_proj_weight)]].dims
+            if size_of(rows, sizes) != 3 * size_of(columns, sizes):
+                paths.append(path)
+    return tuple(paths)
 
 
 def _units(leaf: Space, size: int, growth: Silent | Copies) -> Tensor:

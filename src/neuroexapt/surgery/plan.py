@@ -77,6 +77,7 @@ class Plan:
     tensors: tuple[TensorEdit, ...] = ()
     attributes: tuple[AttributeEdit, ...] = ()
     grafts: tuple[GraftEdit, ...] = ()
+    freed: tuple[str, ...] = ()  # paths of attention modules that become ``FreeAttention``
 
 
 @dataclass(frozen=True, slots=True)

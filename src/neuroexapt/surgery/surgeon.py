@@ -138,8 +138,8 @@ class Surgeon:
         self._applied.clear()
 
     def _traced(self) -> ModelGraph:
-        if self._graph is None:
-            self._graph = trace(self.model, self.inputs)
+        if self._graph is None or not self._graph.is_current():
+            self._graph, self._is_tested = trace(self.model, self.inputs), False
         return self._graph
 
     def _next_seed(self) -> int:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ExampleInputs, named_tensors
+from neuroexapt.graph import ExampleInputs, named_tensors, settings_of
 from neuroexapt.surgery.averages import inputs_for
 from neuroexapt.surgery.verify import Observation, change_between, observe, observe_again, tolerance_for
 
 _MODEL = "model"
 
-Stamp = tuple[tuple[int, int, int], ...]
+Stamp = tuple[object, ...]
 
 
 class FunctionChanged(SurgeryError):
@@ -85,12 +85,13 @@ class Witness:
             del self._memory[next(iter(self._memory))]
 
     def _stamp(self) -> Stamp:
-        """Which tensors there are, how often each was written to, and where it lies."""
+        """Which tensors there are, how often each was written to, where it lies; and the modules' settings."""
         tensors: list[Tensor] = []
         for model, inputs, _ in self._watched:
             tensors += named_tensors(model).values()
             tensors += [leaf for leaf in tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)]
-        return tuple((id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors)
+        settings = [settings_of(model) for model, _, _ in self._watched]
+        return (*settings, *((id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors))
 
 
 def _run_again(seen: Observation, model: nn.Module, inputs: ExampleInputs, description: str, name: str) -> Observation:

@@ -10,7 +10,7 @@ import torch
 
 from neuroexapt.errors import InputError, SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph
-from neuroexapt.surgery.growing import tensor_edits
+from neuroexapt.surgery.growing import freed_attention, tensor_edits
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import Plan
 
@@ -64,7 +64,8 @@ class Widen(Mutation):
             edits = tensor_edits(graph, resizing, generator)
         except SurgeryError as error:
             raise self._refused(group, str(error)) from error
-        return Plan(tensors=edits, attributes=resizing.attributes)
+        freed = freed_attention(graph, resizing.sizes)
+        return Plan(tensors=edits, attributes=resizing.attributes, freed=freed)
 
     def _refused(self, group: ChannelGroup, reason: str) -> SurgeryError:
         return SurgeryError(
