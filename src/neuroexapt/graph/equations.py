@@ -148,11 +148,17 @@ def _split(reading: Reading, args: Arguments, options: Options, result: Any) -> 
 
 @_reads("chunk")
 def _chunked(reading: Reading, args: Arguments, options: Options, result: Any) -> Iterator[Pair]:
-    dim = _argument(args, options, 2, "dim", 0)
-    extents = [reading.extents(piece) for piece in result]
-    for piece, extent_of in zip(result, extents, strict=True):
-        if extents[0] is not None and extent_of is not None and piece.shape[dim] == result[0].shape[dim]:
-            yield extents[0][dim], extent_of[dim]
+    count, dim = _argument(args, options, 1, "chunks"), _argument(args, options, 2, "dim", 0)
+    extents, whole = [reading.extents(piece) for piece in result], reading.extents(args[0])
+    if whole is None or extents[0] is None or not isinstance(count, int):
+        return
+    alike = [piece.shape[dim] == result[0].shape[dim] for piece in result]
+    for is_alike, sizes in zip(alike, extents, strict=True):
+        if is_alike and sizes is not None:
+            yield extents[0][dim], sizes[dim]
+    if not all(alike):  # the last piece is what the others leave
+        rounded_up = Arithmetic("+", whole[dim], reading.of(count - 1))
+        yield Arithmetic("//", rounded_up, reading.of(count)), extents[0][dim]
 
 
 def _pieces(reading: Reading, sizes: Any, dim: int, result: Sequence[Tensor]) -> Iterator[Pair]:

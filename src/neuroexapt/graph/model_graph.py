@@ -62,7 +62,7 @@ class ModelGraph:
         self._settings = settings_of(self.model)
         self._outputs = outputs
         self._growths: dict[Space, Growth | str] = {}
-        self._resizer = Resizer(rehearsal, equations)
+        self._resizer = Resizer(rehearsal, equations, self._is_copied)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -120,7 +120,7 @@ class ModelGraph:
 
         Where none is near, it is the next multiple of the group's size. Nothing is run.
         """
-        return self._resizer.size_from(group.leaf, wanted, self._is_copied)
+        return self._resizer.size_from(group.leaf, wanted)
 
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
@@ -130,7 +130,7 @@ class ModelGraph:
 
     @cached_property
     def _resizability(self) -> Resizability:
-        return self._resizer.resizability([g.leaf for g in self.groups if not g.pin_reason], self._is_copied)
+        return self._resizer.resizability([g.leaf for g in self.groups if not g.pin_reason])
 
     def _is_copied(self, leaf: Space) -> bool:
         return isinstance(self.growth(leaf), Copies)

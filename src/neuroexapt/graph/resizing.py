@@ -57,30 +57,28 @@ _Asked = tuple[Space, Closure]  # a leaf that shall grow, and what that entails
 class Resizer:
     """Answers what resizing entails, for one traced model."""
 
-    def __init__(self, rehearsal: Rehearsal, equations: Sequence[Equation]) -> None:
+    def __init__(self, rehearsal: Rehearsal, equations: Sequence[Equation], is_copied: Callable[[Space], bool]) -> None:
+        """Takes a traced model, its equations, and whether a leaf can only grow by an integer factor."""
         self._rehearsal = rehearsal
         self._equations = equations
+        self._is_copied = is_copied
 
     def at(self, sizes: Mapping[Space, int]) -> Resizing:
         """Resizes leaves and what is tied to them, on fakes."""
         return self._rehearsed(self._ties.closure(sizes))
 
-    def size_from(self, leaf: Space, wanted: int, is_copied: Callable[[Space], bool]) -> int:
+    def size_from(self, leaf: Space, wanted: int) -> int:
         """Returns the first size from ``wanted`` on that fits, else the next multiple of the leaf's size."""
         factor = math.ceil(wanted / leaf.size)
-        near = range(wanted, wanted + _NEAR) if not is_copied(leaf) else ()
+        near = range(wanted, wanted + _NEAR) if not self._is_copied(leaf) else ()
         sizes = [*near, *(leaf.size * k for k in range(factor, factor + _NEAR))]
-        return next((size for size in sizes if self._fits(leaf, size, is_copied)), factor * leaf.size)
+        return next((size for size in sizes if not self._ties.closure({leaf: size}).is_hopeless), factor * leaf.size)
 
-    def resizability(self, leaves: Sequence[Space], is_copied: Callable[[Space], bool]) -> Resizability:
+    def resizability(self, leaves: Sequence[Space]) -> Resizability:
         """Finds the leaves that can be larger: more by an odd prime, else twice as many.
 
         An axis that follows another one counts with it. Leaves that do not concern each other are tried in one run,
         each with a prime of its own so that ties that the equations do not know (equal, a multiple, a sum) show.
-
-        Args:
-            leaves: The leaves that are asked for.
-            is_copied: Whether a leaf grows by integer factors only.
         """
         refused: dict[Space, str] = {}
         resizable: set[Space] = set()
@@ -89,25 +87,25 @@ class Resizer:
         for sizes in (primes, [2 * leaf.size for leaf in leaves]):
             asked = []
             for leaf, size in zip(leaves, sizes, strict=True):
-                if leaf in resizable or (is_copied(leaf) and size % leaf.size):
+                if leaf in resizable or (self._is_copied(leaf) and size % leaf.size):
                     continue
                 closure = self._ties.closure({leaf: size})
                 if closure.is_hopeless:
                     refused.setdefault(leaf, closure.broken)
-                elif _is_in_step(closure, is_copied):
+                else:
                     followers[leaf] = tuple(closure.sizes)
                     asked.append((leaf, closure))
             asked.sort(key=lambda pair: len(pair[1].values))
             while asked:
-                batch = self._batch(asked)
-                passed = self._search(batch, refused)
+                batch, together = self._batch(asked)
+                passed = self._search(batch, together, refused)
                 resizable.update(leaf for leaf, _ in asked if leaf in passed)
                 asked = [pair for pair in asked if pair not in batch and pair[0] not in resizable]
         return Resizability({leaf: why for leaf, why in refused.items() if leaf not in resizable}, followers)
 
     @cached_property
     def _ties(self) -> Ties:
-        return Ties(self._equations)
+        return Ties(self._equations, self._is_copied)
 
     def _rehearsed(self, closure: Closure) -> Resizing:
         if closure.is_hopeless:
@@ -116,36 +114,35 @@ class Resizer:
         refusal = (closure.broken or outcome.refusal) if outcome.refusal else ""
         return Resizing(closure.sizes, outcome.attributes, refusal, outcome.scales)
 
-    def _fits(self, leaf: Space, size: int, is_copied: Callable[[Space], bool]) -> bool:
-        closure = self._ties.closure({leaf: size})
-        return not closure.is_hopeless and _is_in_step(closure, is_copied)
-
-    def _batch(self, asked: Sequence[_Asked]) -> list[_Asked]:
+    def _batch(self, asked: Sequence[_Asked]) -> tuple[list[_Asked], Closure]:
         """Takes the first question and all that can be answered in the same run."""
         batch, together = [asked[0]], asked[0][1]
+        wanted = {asked[0][0]: asked[0][1].sizes[asked[0][0]]}
         for leaf, closure in asked[1:]:
+            if leaf in together.sizes or together.broken:
+                continue
+            both = {**wanted, leaf: closure.sizes[leaf]}
             joined = _joined([together, closure])
-            if leaf not in together.sizes and joined is not None and self._ties.hold(joined.values):
+            if joined is None or not self._ties.hold(joined.values):
+                joined = self._ties.closure(both)
+            if not joined.broken:
                 batch.append((leaf, closure))
-                together = joined
-        return batch
+                together, wanted = joined, both
+        return batch, together
 
-    def _search(self, batch: Sequence[_Asked], refused: dict[Space, str]) -> set[Space]:
+    def _search(self, batch: Sequence[_Asked], together: Closure, refused: dict[Space, str]) -> set[Space]:
         """Returns every leaf that grew in a run that passed; notes in ``refused`` why the others did not."""
-        together = _joined([closure for _, closure in batch])
-        refusal = self._rehearsed(together).refusal if together is not None else "not to be had together"
-        if together is not None and not refusal:
+        refusal = together.broken if together.is_hopeless else self._rehearsed(together).refusal
+        if not refusal:
             return set(together.sizes)
         if len(batch) == 1:
             refused.setdefault(batch[0][0], refusal)
             return set()
-        middle = len(batch) // 2
-        return self._search(batch[:middle], refused) | self._search(batch[middle:], refused)
-
-
-def _is_in_step(closure: Closure, is_copied: Callable[[Space], bool]) -> bool:
-    """Whether every leaf whose units can only be copied grows by an integer factor."""
-    return all(size % leaf.size == 0 for leaf, size in closure.sizes.items() if is_copied(leaf))
+        passed = set()
+        for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+            sizes = {leaf: closure.sizes[leaf] for leaf, closure in half}
+            passed |= self._search(half, half[0][1] if len(half) == 1 else self._ties.closure(sizes), refused)
+        return passed
 
 
 def _joined(closures: Sequence[Closure]) -> Closure | None:

@@ -16,7 +16,7 @@ from neuroexapt.graph.equations import Equation
 from neuroexapt.graph.expressions import Attribute, Variable, divides_evenly, evaluate, in_words, variables
 from neuroexapt.graph.space import Space, resolve
 
-REPAIRS = 1000
+REPAIRS = 400
 _FACTOR = 256  # how much larger than before a size is looked for
 
 
@@ -57,7 +57,9 @@ _Node = tuple[Values, list[int]]  # what has been changed, and the equations tha
 class Ties:
     """The equations of a trace, by the attributes and axes that they are about."""
 
-    def __init__(self, equations: Sequence[Equation]) -> None:
+    def __init__(self, equations: Sequence[Equation], is_copied: Callable[[Space], bool]) -> None:
+        """Takes the equations, and whether a leaf can only grow by an integer factor."""
+        self._is_copied = is_copied
         self._equations: list[Equation] = []
         self._variables: list[list[Variable]] = []
         self._about: dict[Variable, list[int]] = {}
@@ -124,19 +126,27 @@ class Ties:
         for order, variable in enumerate(self._open(index, values)):
             for direction in directions:
                 roots = _roots(equation, values, variable, direction)
-                for value in roots or _shares(equation, values, variable, direction):
-                    changed = {**values, variable: value}
-                    key = (not roots, *_preference(equation, variable, changed), order, value)
-                    repairs.append((key, variable, changed))
+                shares = _shares(equation, values, variable, direction)
+                for value in [*roots, *(share for share in shares if share not in roots)]:
+                    if self._can_become(variable, value):
+                        changed = {**values, variable: value}
+                        key = (*_preference(equation, variable, changed, shares), order, value)
+                        repairs.append((key, variable, changed))
         for _, variable, changed in sorted(repairs, key=lambda repair: repair[0]):
             others = [i for i in self._about[variable] if i not in broken and i not in skip]
             yield changed, [i for i in sorted([*broken, *others]) if not _holds(self._equations[i], changed)]
+
+    def _can_become(self, variable: Variable, value: int) -> bool:
+        grows_unevenly = isinstance(variable, Space) and value > variable.size and value % variable.size != 0
+        return not (grows_unevenly and isinstance(variable, Space) and self._is_copied(variable))
 
     def _reason(self, index: int) -> str:
         equation = self._equations[index]
         if isinstance(equation.written, int):
             return f"a size is written as {equation.written} at {equation.where}"
-        return f"{in_words(equation.written)} at {equation.where} would no longer be {in_words(equation.needed)}"
+        pins = [v.pin_reason for v in self._variables[index] if isinstance(v, Space) and v.pin_reason is not None]
+        fixed = f", where an axis cannot change: {pins[0]}" if pins else ""
+        return f"{in_words(equation.written)} at {equation.where} would no longer be {in_words(equation.needed)}{fixed}"
 
 
 def _holds(equation: Equation, values: Mapping[Variable, int]) -> bool:
@@ -152,16 +162,17 @@ def _before(variable: Variable) -> int:
     return variable.value if isinstance(variable, Attribute) else variable.size
 
 
-def _preference(equation: Equation, variable: Variable, changed: Values) -> tuple[bool, ...]:
-    """Attributes first, divisions without a remainder, integer factors, and axes that nothing reads across.
+def _preference(equation: Equation, variable: Variable, changed: Values, shares: Sequence[int]) -> tuple[bool, ...]:
+    """Attributes first, fair shares, divisions without a remainder, integer factors, axes that nothing reads across.
 
     The last makes head counts grow before head sizes.
     """
+    is_unfair = changed[variable] not in shares
     is_uneven = not (divides_evenly(equation.written, changed) and divides_evenly(equation.needed, changed))
     if isinstance(variable, Attribute):
-        return False, is_uneven, False, False
+        return False, is_unfair, is_uneven, False, False
     large, small = max(changed[variable], variable.size), min(changed[variable], variable.size)
-    return True, is_uneven, large % small != 0, bool(variable.readers)
+    return True, is_unfair, is_uneven, large % small != 0, bool(variable.readers)
 
 
 def _directions(asked: Values) -> tuple[int, ...]:
