@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from neuroexapt.errors import TraceError
@@ -99,20 +99,21 @@ def faked(
         mode: The fake mode that the fakes belong to.
         shapes: Other sizes for some of them, by canonical name.
     """
-    with mode:
-        fakes = {name: _fake_like(tensor, (shapes or {}).get(name)) for name, tensor in named_tensors(model).items()}
+    fakes = {name: _fake_like(tensor, mode, (shapes or {}).get(name)) for name, tensor in named_tensors(model).items()}
     with slots_holding(model, fakes):
         yield fakes
 
 
-def _fake_like(tensor: Tensor, shape: tuple[int, ...] | None) -> Tensor:
+def _fake_like(tensor: Tensor, mode: FakeTensorMode, shape: tuple[int, ...] | None = None) -> Tensor:
+    """Makes a fake as ``nn.Parameter`` and the mode would, without the several dispatches that those take."""
     if shape is None or tuple(shape) == tuple(tensor.shape):
-        fake = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+        meta = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
     else:
-        order = memory_order(tensor)
-        fake = torch.empty_permuted(tuple(shape), order, dtype=tensor.dtype, device=tensor.device)
+        meta = torch.empty_permuted(tuple(shape), memory_order(tensor), dtype=tensor.dtype, device="meta")
+    fake = FakeTensor(mode, meta, tensor.device)
     if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(fake, requires_grad=tensor.requires_grad)
+        fake.requires_grad_(tensor.requires_grad)
+        fake._is_param = True
     return fake
 
 
@@ -167,7 +168,7 @@ def fake_forward(
         mode,
     ):
         fake_args, fake_kwargs = tree_map(
-            lambda x: _fake_like(x, None) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
+            lambda x: _fake_like(x, mode) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
         )
         yield fakes, ExampleInputs(fake_args, fake_kwargs)
 

@@ -144,13 +144,14 @@ class Recorder(TorchDispatchMode):
             raise
         except Exception as error:  # a rule that stumbles over a rare form must not stop the user: it fails closed
             values = self._pin_all(call, operands, f"its rule failed with {type(error).__name__}: {error}")
-        references = self.tape.refer(arguments)
+        references, taken = self.tape.refer(arguments)
         contractions = tuple(Contraction(self.tape.number(c.operand), c.dim, c.space) for c in call.contractions)
         for output, value in zip(outputs, values, strict=True):
             self.introduce(output, value)
             self._producers[id(output)] = operator
         numbers = tuple(self.tape.number(output) for output in outputs)
-        self.tape.append(Operation(operator, call.module, references, numbers, tuple(call.reads), contractions))
+        reads = tuple(call.reads)
+        self.tape.append(Operation(operator, call.module, references, taken, numbers, reads, contractions))
         self.footprints.append(
             Footprint(operator, tuple(value.dims for value in values), call.start, scalars(func, arguments))
         )

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from neuroexapt.graph.space import Space
 from neuroexapt.graph.values import Contraction, Value
@@ -33,6 +32,7 @@ class Operation:
         operator: Its name, for example ``aten.mm``.
         module: Path of the module that called it, ``""`` for the model itself.
         arguments: By the names of its schema, every tensor replaced by a ``Ref``.
+        inputs: Numbers of all tensors that it took, in the schema's order, ``out=`` ones left away.
         outputs: Numbers of the tensors that it returned.
         reads: Spaces whose units it mixes.
         contractions: Dimensions of its operands that it sums over against another operand.
@@ -41,6 +41,7 @@ class Operation:
     operator: str
     module: str
     arguments: Mapping[str, Any]
+    inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     reads: tuple[Space, ...]
     contractions: tuple[Contraction[int], ...]
@@ -49,12 +50,6 @@ class Operation:
     def name(self) -> str:
         """The operator without its namespace."""
         return self.operator.partition(".")[2]
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        """Numbers of all tensors that it took, in the schema's order, ``out=`` ones left away."""
-        kept = [value for name, value in self.arguments.items() if name != "out"]
-        return tuple(leaf.number for leaf in tree_leaves(kept) if isinstance(leaf, Ref))
 
     def number(self, name: str) -> int | None:
         """Number of the tensor that was given as the argument ``name``, or ``None``."""
@@ -90,12 +85,19 @@ class Tape:
         """Says that a tensor has the content of another one."""
         self._numbers[id(tensor)] = self._numbers[id(original)]
 
-    def refer(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the arguments with every tensor replaced by a reference."""
-        return {
-            name: tree_map(lambda x: Ref(self._numbers[id(x)]) if isinstance(x, Tensor) else x, value)
-            for name, value in arguments.items()
-        }
+    def refer(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+        """Returns the arguments with every tensor replaced by a reference, and the numbers of the tensors taken."""
+        found: list[int] = []
+        referred = {name: self._referred(value, found if name != "out" else []) for name, value in arguments.items()}
+        return referred, tuple(found)
+
+    def _referred(self, value: Any, found: list[int]) -> Any:
+        if isinstance(value, Tensor):
+            found.append(self._numbers[id(value)])
+            return Ref(found[-1])
+        if isinstance(value, (list, tuple)):
+            return [self._referred(item, found) for item in value]
+        return value
 
     def number(self, tensor: Tensor) -> int:
         """Returns the number of a tensor's content now."""
