@@ -121,5 +121,8 @@ def test_a_region_follows_the_sizes_of_what_lies_before_it() -> None:
     assert mask is not None
     assert mask.tolist() == [False] * 15 + [True] * 15
     assert region(dims, frozenset({Pick(dims[0], 3, 20)}), {width: 5}) is None
-    assert region(dims, frozenset({Pick(Space(9), 0, 1)}), {}) is None
+    assert region(dims, frozenset({Pick(product([second, width]), 0, 4)}), {}) is None
+    elsewhere = region(dims, frozenset({Pick(Space(9), 0, 1)}), {})
+    assert elsewhere is not None
+    assert elsewhere.all()
     assert {leaf.size for leaf in leaves(dims[0])} == {2, 3, 4}

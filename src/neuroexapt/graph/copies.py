@@ -237,6 +237,18 @@ def _read(
     return ZERO
 
 
+def _weight_norm(follow: _Follow, operation: Operation) -> Fraction:
+    """w = g v / |v|: copies in c dimensions make |v| larger by k to the c / 2, which g takes back."""
+    kept = int(operation.arguments["dim"])
+    direction = follow.value(operation.inputs[0])
+    counted = [s for i, s in enumerate(direction.dims) if i != kept % len(direction.dims) and follow.holds(s)]
+    if any(map(follow.power, operation.inputs)) or not all(is_even(space, follow.leaf) for space in counted):
+        return _nonlinear(follow, operation)
+    if counted:
+        follow.repairs.append(Repair(operation.outputs[:1], HALF * len(counted)))
+    return ZERO
+
+
 def _attention(follow: _Follow, operation: Operation) -> Fraction:
     query, key, value = (operation.number(name) for name in ("query", "key", "value"))
     if query is None or key is None or value is None:
@@ -292,6 +304,7 @@ _HANDLERS: dict[str, _Handler] = {
         _norm,
     ),
     **dict.fromkeys(FACTORS, _contraction),
+    "_weight_norm_interface": _weight_norm,
     **dict.fromkeys(
         "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention "
         "_scaled_dot_product_efficient_attention".split(),

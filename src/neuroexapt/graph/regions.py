@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neuroexapt.graph.makers import Pick
 from neuroexapt.graph.sizes import resized
-from neuroexapt.graph.space import Space, resolve
+from neuroexapt.graph.space import Space, leaves, resolve
 
 
 def region(dims: Sequence[Space], picks: frozenset[Pick], sizes: Mapping[Space, int]) -> Tensor | None:
@@ -22,10 +22,13 @@ def region(dims: Sequence[Space], picks: frozenset[Pick], sizes: Mapping[Space, 
         sizes: New sizes of some leaves.
 
     Returns:
-        A boolean tensor that broadcasts to the new shape, or ``None`` where a pick is not found or cuts a resized leaf.
+        A boolean tensor that broadcasts to the new shape, or ``None`` where a pick is not found whole or cuts a resized
+        leaf. A pick of an axis that the parameter does not have leaves it as it is.
     """
     result = torch.ones((1,) * len(dims), dtype=torch.bool)
     for pick in picks:
+        if not set(leaves(pick.space)) & {leaf for space in dims for leaf in leaves(space)}:
+            continue  # an axis that the parameter does not have, such as a time step
         holding = [dim for dim, space in enumerate(dims) if _contains(space, pick.space)]
         mask = _mask(dims[holding[0]], pick, sizes) if len(holding) == 1 else None
         if mask is None:

@@ -118,6 +118,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     except TraceError as error:
         notes.append(f"not traced in train mode: {error}")
     _pin_unreached(parameters, runs)
+    _pin_integers(model, parameters)
     for name, reason in constrained(model):
         for space in parameters[name].dims if name in parameters else ():
             pin(space, reason)
@@ -182,6 +183,14 @@ def _pin_unreached(parameters: dict[str, Value], runs: list[_Run]) -> None:
         if name not in reached:
             for space in value.dims:
                 pin(space, f"{name} is not reached by the forward on these inputs")
+
+
+def _pin_integers(model: nn.Module, parameters: dict[str, Value]) -> None:
+    """Integers in a buffer count or point at something; there is no way to make more of them."""
+    for name, tensor in named_tensors(model).items():
+        if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
+            for space in parameters[name].dims:
+                pin(space, f"{name} holds integers, which count or point at something")
 
 
 def _merge_roles(runs: list[_Run]) -> dict[tuple[str, int], set[Role]]:

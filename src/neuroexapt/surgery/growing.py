@@ -5,7 +5,7 @@ One function for every mutation that makes an axis longer; which way an axis gro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -61,8 +61,8 @@ def tensor_edits(graph: ModelGraph, resizing: Resizing, generator: torch.Generat
             raise SurgeryError(found)
         maps[leaf] = _units(leaf, size, found)
         if isinstance(found, Silent):
-            for maker in found.zeros:
-                _note(changes.silent, graph, maker, resizing.sizes, True)
+            for path, mask in _regions(graph, found.zeros, resizing.sizes).items():
+                changes.silent.setdefault(path, []).append(mask)
         else:
             _rescale_readers(graph, leaf, found, resizing.sizes, generator, changes)
     _rescale_makers(graph, resizing, changes)
@@ -149,21 +149,22 @@ def _rescale(
     for number in tensors:
         makers = scaling(graph.tape, number)
         if makers:
-            for maker in makers:
-                _note(changes.factors, graph, maker, sizes, factor)
+            for path, mask in _regions(graph, makers, sizes).items():
+                factors = torch.where(mask, torch.tensor(factor, dtype=torch.float64), 1.0)
+                changes.factors.setdefault(path, []).append(factors)
             return
     raise SurgeryError(f"an operand of a product would have to be multiplied by {factor:.3g}, and nothing makes it")
 
 
-def _note(
-    changes: dict[str, list[Tensor]], graph: ModelGraph, maker: Maker, sizes: Mapping[Space, int], value: float | bool
-) -> None:
-    """Notes a value for the part of a parameter that a maker names."""
-    mask = region(graph.parameters[maker.parameter].dims, maker.picks, sizes)
-    if mask is None:
-        raise SurgeryError(f"{maker.parameter}: the part of it that makes one operand of a product is not understood")
-    noted = mask if value is True else torch.where(mask, torch.tensor(value, dtype=torch.float64), 1.0)
-    changes.setdefault(maker.parameter, []).append(noted)
+def _regions(graph: ModelGraph, makers: Iterable[Maker], sizes: Mapping[Space, int]) -> dict[str, Tensor]:
+    """Returns the entries that the makers name, by parameter, as masks that broadcast to the new shapes."""
+    masks: dict[str, Tensor] = {}
+    for maker in makers:
+        mask = region(graph.parameters[maker.parameter].dims, maker.picks, sizes)
+        if mask is None:
+            raise SurgeryError(f"{maker.parameter}: the part of it that makes one operand of a product is unclear")
+        masks[maker.parameter] = masks[maker.parameter] | mask if maker.parameter in masks else mask
+    return masks
 
 
 def _edits(
