@@ -189,8 +189,11 @@ def _pin_integers(model: nn.Module, parameters: dict[str, Value]) -> None:
     """Integers in a buffer count or point at something; there is no way to make more of them."""
     for name, tensor in named_tensors(model).items():
         if not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool):
+            reason = f"{name} holds integers, which count or point at something"
+            if isinstance(tensor, nn.Parameter):
+                reason = f"{name} holds packed integers ({tensor.dtype}); edit the model before it is quantized"
             for space in parameters[name].dims:
-                pin(space, f"{name} holds integers, which count or point at something")
+                pin(space, reason)
 
 
 def _merge_roles(runs: list[_Run]) -> dict[tuple[str, int], set[Role]]:

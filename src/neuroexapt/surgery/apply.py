@@ -56,11 +56,6 @@ def write(
 
 
 def _check(tensor: Tensor, optimizers: Sequence[Optimizer], path: str) -> None:
-    if isinstance(tensor, nn.Parameter) and not (tensor.is_floating_point() or tensor.is_complex()):
-        raise SurgeryError(
-            f"{path}: found a parameter of {tensor.dtype}, needed a floating-point one: packed integers cannot be "
-            "resized. Edit the model before it is quantized."
-        )
     if tensor.grad is not None and tensor.grad.layout != torch.strided:
         raise SurgeryError(f"{path}: has a sparse gradient, which cannot be moved. Call optimizer.zero_grad() first.")
     for optimizer in optimizers:
