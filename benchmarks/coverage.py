@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=300, help="of processor time for one model, torch-pruning not counted"
     )
+    parser.add_argument("--peer-seconds", type=float, default=150, help="the same for each of three stages of it")
     parser.add_argument("--fresh", action="store_true", help="measure the chosen models again")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -36,7 +37,7 @@ def main() -> None:
     if options.fresh:
         kept = [line for line in _lines(options.results) if not any(f'"model": "{name}"' in line for name in names)]
         options.results.write_text("".join(kept), encoding="utf-8")
-    run(names, options.results, options.jobs, options.seconds)
+    run(names, options.results, options.jobs, options.seconds, options.peer_seconds)
     write_report(read_rows(options.results), options.results.with_suffix(".md"), options.seconds)
 
 

@@ -77,17 +77,20 @@ def sample_axes(graph: ModelGraph, name: str, seed: int) -> list[ChannelGroup]:
     return random.Random(f"{seed} {name}").sample(free, min(NUM_AXES, len(free)))
 
 
-def target_sizes(group: ChannelGroup, index: int) -> tuple[int, int]:
-    """Returns two new sizes to try: some units more and twice as many, each first on every other axis."""
-    more, twice = group.size + (3, 5, 7, 9)[index // 2 % 4], 2 * group.size
+def target_sizes(graph: ModelGraph, group: ChannelGroup, index: int) -> tuple[int, int]:
+    """Returns two new sizes to try: some units more and twice as many, each first on every other axis.
+
+    Both are the next sizes that the user's code admits: eight heads at any number of channels is no question to ask.
+    """
+    more, twice = (graph.size_from(group, n) for n in (group.size + (3, 5, 7, 9)[index // 2 % 4], 2 * group.size))
     return (more, twice) if index % 2 == 0 else (twice, more)
 
 
 def planned(bench: Bench, group: ChannelGroup, index: int) -> tuple[Outcome, nx.Widen | None]:
-    """Asks for a plan at either size, on fake tensors; an axis counts as resizable if the forward runs there."""
+    """Asks for a plan at either size, on fake tensors; resizable is what can be widened and has a plan."""
     result = Outcome(axis=group.name, kind="Widen", size=group.size)
     refusals = []
-    for to in target_sizes(group, index):
+    for to in target_sizes(bench.surgeon.graph, group, index):
         result.to = to
         mutation = nx.Widen(axis=group.name, to=to)
         try:
@@ -98,9 +101,8 @@ def planned(bench: Bench, group: ChannelGroup, index: int) -> tuple[Outcome, nx.
             result.outcome, result.reason = "fault", f"plan: {type(error).__name__}: {error}"
             return result, None
         else:
-            result.resizable = True
+            result.resizable = group.can_widen
             return result, mutation
-        result.resizable |= not bench.surgeon.graph.resizing({group.leaf: to}).refusal
     result.outcome, result.reason = "refused", refusals[0]
     return result, None
 

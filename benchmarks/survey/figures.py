@@ -7,6 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from survey.edits import DOUBLE_TOLERANCE
+from survey.model_list import GIANT
+
 LAW_TOLERANCE = 1e-3  # relative, float32; a wrong axis moves outputs by their own size
 Row = Mapping[str, Any]
 
@@ -96,6 +99,35 @@ def time_ratios(rows: Sequence[Row]) -> list[float]:
     """Our seconds over theirs, for graph and groups, where both answered."""
     pairs = [(get(row, "trace", "seconds"), get(row, "peer_build", "seconds")) for row in rows]
     return [ours / theirs for ours, theirs in pairs if ours and theirs]
+
+
+def handled(row: Row) -> bool:
+    """Whether the law holds, an edit was made and trained on, the replay is the same, and nothing at all went wrong."""
+    trained = get(row, "training", "edits", default=0) > 0 and get(row, "training", "replay") == "same"
+    clean = not any(unclean([row], kind) for kind in ("fault", "wrong"))
+    return is_traced(row) and law_holds(row) and trained and clean
+
+
+def in_double(rows: Iterable[Row]) -> tuple[int, int]:
+    """Returns how many edits that were made again in float64 are exact there, and how many were made again.
+
+    Models that compute in float32 whatever their parameters are left out.
+    """
+    changes = [
+        change
+        for row in rows
+        if not get(row, "double", "computes_in_single", default=False)
+        for change in get(row, "double", "changes", default={}).values()
+    ]
+    exact = [c for c in changes if isinstance(c, float) and c <= DOUBLE_TOLERANCE]
+    return len(exact), len(changes)
+
+
+def peak_of_giants(rows: Iterable[Row]) -> str:
+    """Returns the largest peak of extra memory of a trace over the bytes of the parameters, of the giants."""
+    large = [row for row in rows if get(row, "size", "parameters", default=0) > GIANT]
+    found = [get(row, "trace", "extra_fraction") for row in large]
+    return f"{100 * max(f for f in found if f is not None):.1f} %" if any(f is not None for f in found) else "-"
 
 
 def share(part: float, whole: float) -> str:

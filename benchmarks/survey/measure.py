@@ -1,7 +1,7 @@
 """One row: everything that is measured on one model, stage by stage, cheap and telling stages first.
 
-Run as ``python -m survey.measure NAME FILE SECONDS``; the file is rewritten after every stage, so that a row that runs
-out of time keeps what it has.
+Run as ``python -m survey.measure NAME FILE SECONDS PEER_SECONDS``; the file is rewritten after every stage, so
+that a row that runs out of time keeps what it has.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import permutation_error
 from survey import observe
 from survey.edits import DOUBLE_TOLERANCE, TOLERANCE, Bench, Outcome, planned, sample_axes, tried
+from survey.environment import environment
 from survey.memory import peak_memory
 from survey.model_list import GIANT, SEED, build, inputs
 from survey.peer import measure_peer, peer_build
@@ -44,11 +45,12 @@ class Row:
         self.path = path
         self.started = time.process_time()
         self.seconds = seconds
-        self.values: dict[str, Any] = {"model": name, "seed": SEED}
+        self.peer_time = 0.0
+        self.values: dict[str, Any] = {"model": name, "seed": SEED, "environment": environment()}
 
     def time_used(self) -> float:
-        """Fraction of the processor time for this model that is gone."""
-        return (time.process_time() - self.started) / self.seconds
+        """Fraction of the processor time for this model that is gone, the other library's not counted."""
+        return (time.process_time() - self.started - self.peer_time) / self.seconds
 
     def stage(self, name: str, measure: Callable[[], dict[str, Any]]) -> bool:
         """Runs one stage, notes what it found or how it crashed, and writes the file; returns whether it went well."""
@@ -69,7 +71,7 @@ class Row:
         self.path.write_text(json.dumps(self.values), encoding="utf-8")
 
 
-def measure(name: str, path: Path, seconds: float) -> None:
+def measure(name: str, path: Path, seconds: float, peer_seconds: float) -> None:
     """Measures one model and writes its row."""
     row = Row(name, path, seconds)
     _warm_up()
@@ -77,7 +79,9 @@ def measure(name: str, path: Path, seconds: float) -> None:
     bench: list[Bench] = []
     row.stage("size", lambda: _model(build(name)))
     is_traced = row.stage("trace", lambda: _trace(build(name), inputs(name, seed=1, is_full_size=True)))
-    row.stage("peer_build", lambda: peer_build(build(name), inputs(name, seed=1, is_full_size=True)))
+    started = time.process_time()
+    row.stage("peer_build", lambda: peer_build(build(name), inputs(name, seed=1, is_full_size=True), peer_seconds))
+    row.peer_time = time.process_time() - started
     if is_traced and row.stage("law", lambda: _law(build(name), probe, unseen, bench)):
         row.stage("groups", lambda: _groups(bench[0]))
         applied: list[nx.Mutation] = []
@@ -88,7 +92,7 @@ def measure(name: str, path: Path, seconds: float) -> None:
             row.stage("training", lambda: edits_in_training(name, _to_train(row, applied), probe, unseen))
         if row.time_used() < LAST_START and row.values["size"]["parameters"] <= LARGE:
             row.stage("double", lambda: _double(name, applied, row.values, probe, unseen))
-    row.stage("peer", lambda: measure_peer(name, probe, unseen, row.values["peer_build"]))
+    row.stage("peer", lambda: measure_peer(name, probe, unseen, row.values["peer_build"], peer_seconds))
 
 
 def _warm_up() -> None:
@@ -231,4 +235,4 @@ def _double(name: str, applied: list[nx.Mutation], values: dict[str, Any], probe
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    measure(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]))
+    measure(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4]))

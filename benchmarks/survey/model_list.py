@@ -77,7 +77,7 @@ def inputs(name: str, seed: int, is_full_size: bool = False) -> Any:
 
 
 def move_off_constants(model: nn.Module) -> None:
-    """Adds noise to one-dimensional and to constant parameters, and to running statistics."""
+    """Adds noise to parameters of at most one dimension and to constant ones, and to running statistics."""
     generator = torch.Generator().manual_seed(SEED)
 
     def noise(tensor: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def move_off_constants(model: nn.Module) -> None:
 
 
 def _is_constant(tensor: Tensor) -> bool:
-    return tensor.numel() > 1 and bool((tensor == tensor.flatten()[0]).all())
+    return tensor.numel() > 0 and bool((tensor == tensor.flatten()[0]).all())
 
 
 def _image_shape(family: str, name: str) -> tuple[int, int]:

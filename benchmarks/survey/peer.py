@@ -23,7 +23,6 @@ from survey import observe
 from survey.memory import peak_memory
 from survey.model_list import SEED, build
 
-TIME_LIMIT = 150  # seconds of processor time for each of: graph and groups; end to end; the check for silent errors
 NUM_LAYERS = 12  # layers whose pruning is checked for silent errors
 FRACTION = 0.25  # of the units of a layer, in that check
 _NO_ANSWER = "no answer"
@@ -48,12 +47,12 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGPROF, before)
 
 
-def peer_build(model: nn.Module, probe: Any) -> dict[str, Any]:
+def peer_build(model: nn.Module, probe: Any, limit: float) -> dict[str, Any]:
     """Returns the time and memory of its graph and all its groups; what crashed or ran out of time says so."""
-    return _answered(lambda: _build(model, probe))
+    return _answered(lambda: _build(model, probe), limit)
 
 
-def measure_peer(name: str, probe: Any, unseen: Any, build_row: dict[str, Any]) -> dict[str, Any]:
+def measure_peer(name: str, probe: Any, unseen: Any, build_row: dict[str, Any], limit: float) -> dict[str, Any]:
     """Returns whether pruning half of everything works, and what pruning units that nothing reads does.
 
     Both begin with the graph: where that had no answer (``build_row``), they are not waited for again.
@@ -61,18 +60,18 @@ def measure_peer(name: str, probe: Any, unseen: Any, build_row: dict[str, Any]) 
     if build_row.get("failed", "").startswith(_NO_ANSWER):
         return {"end_to_end": dict(build_row), "checked": dict(build_row)}
     return {
-        "end_to_end": _answered(lambda: _end_to_end(name, probe)),
-        "checked": _answered(lambda: _semantic_check(name, probe, unseen)),
+        "end_to_end": _answered(lambda: _end_to_end(name, probe), limit),
+        "checked": _answered(lambda: _semantic_check(name, probe, unseen), limit),
     }
 
 
-def _answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _answered(work: Callable[[], dict[str, Any]], limit: float) -> dict[str, Any]:
     # Another library's crash or endless search is what is counted here.
     try:
-        with _alarm(TIME_LIMIT):
+        with _alarm(limit):
             return work()
     except _TimeUpError:
-        return {"failed": f"{_NO_ANSWER} in {TIME_LIMIT} s"}
+        return {"failed": f"{_NO_ANSWER} in {limit:.0f} s"}
     except Exception as error:  # see above
         return {"failed": f"{type(error).__name__}: {str(error)[:160]}"}
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from survey.figures import (
     Row,
     get,
     grouped_reasons,
+    handled,
+    in_double,
     is_traced,
     law_holds,
     median,
     num_resizable,
     num_sampled,
     outcomes,
+    peak_of_giants,
     share,
     time_ratios,
     unclean,
@@ -24,7 +26,6 @@ from survey.figures import (
 from survey.model_list import FAMILIES, SEED
 from survey.torchvision_models import ANY_SIZE
 
-_PACKAGES = ("neuroexapt", "torch", "torchvision", "timm", "transformers", "torch-pruning")
 MAX_REASONS = 40
 
 _SUMMARY: Sequence[tuple[str, Callable[[Sequence[Row]], str]]] = (
@@ -35,8 +36,14 @@ _SUMMARY: Sequence[tuple[str, Callable[[Sequence[Row]], str]]] = (
     ("axes distrusted by the self-test", lambda rows: str(sum(len(get(r, "law", "distrusted") or []) for r in rows))),
     ("weight layers in a group that can grow", lambda rows: share(*_sums(rows, "num_layers_growing", "num_layers"))),
     ("share of parameters in those, median", lambda rows: f"{100 * median(_shares(rows)):.1f} %"),
+    ("axes that are pinned, not sampled", lambda rows: share(_num_pinned(rows), _num_groups(rows))),
     ("sampled axes resizable", lambda rows: share(sum(map(num_resizable, rows)), sum(map(num_sampled, rows)))),
     ("sampled axes widened exactly", lambda rows: share(_count(rows, "exact"), sum(map(num_sampled, rows)))),
+    (
+        "of these, in train mode too",
+        lambda rows: str(sum(get(r, "axes", "num_in_train_mode", default=0) for r in rows)),
+    ),
+    ("repeated in float64: exact to 1e-9", lambda rows: share(*in_double(rows))),
     ("refused before anything changed", lambda rows: str(_count(rows, "refused"))),
     ("taken back after verification", lambda rows: str(len(unclean(rows, "taken back")))),
     ("planned and not applied (size, time)", lambda rows: str(_count(rows, "not applied"))),
@@ -48,6 +55,8 @@ _SUMMARY: Sequence[tuple[str, Callable[[Sequence[Row]], str]]] = (
     ("wrong answers", lambda rows: str(len(unclean(rows, "wrong")))),
     ("seconds to trace and group, median", lambda rows: f"{median(get(r, 'trace', 'seconds') for r in rows):.2f}"),
     ("seconds with self-test, median", lambda rows: f"{median(_self_test(rows)):.2f}"),
+    ("trace: peak over the parameters, above 150 M", lambda rows: peak_of_giants(rows)),
+    ("handled end to end, nothing wrong", lambda rows: share(sum(map(handled, rows)), len(rows))),
     ("torch-pruning: graph and groups", lambda rows: share(_peer(rows, "peer_build", "num_groups"), len(rows))),
     ("torch-pruning: end to end", lambda rows: share(_peer(rows, "peer", "end_to_end", "removed"), len(rows))),
     ("torch-pruning: silently wrong layers", lambda rows: share(*_peer_wrong(rows))),
@@ -63,7 +72,7 @@ def write_report(rows: Sequence[Row], path: Path, seconds: float) -> None:
     rows = sorted(rows, key=lambda row: order.get(row["model"], len(order)))
     sections = [
         ["# Coverage"],
-        _header(seconds),
+        _header(rows, seconds),
         ["## Summary", "", *_summary(rows)],
         ["## Faults", "", *_bullets(unclean(rows, "fault"))],
         ["## Wrong answers", "", *_bullets(unclean(rows, "wrong"))],
@@ -76,11 +85,11 @@ def write_report(rows: Sequence[Row], path: Path, seconds: float) -> None:
     path.write_text("\n".join(line for section in sections for line in [*section, ""]).rstrip() + "\n", "utf-8")
 
 
-def _header(seconds: float) -> list[str]:
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+def _header(rows: Sequence[Row], seconds: float) -> list[str]:
+    environments = Counter(row.get("environment", "not noted") for row in rows)
+    versions = "; ".join(f"{text} ({count} models)" for text, count in environments.most_common())
     return [
-        f"`make coverage`, which is `python benchmarks/coverage.py --seconds {seconds:.0f}`; seed {SEED}; "
-        f"Python {platform.python_version()}, {versions}.",
+        f"`make coverage`, which is `python benchmarks/coverage.py --seconds {seconds:.0f}`; seed {SEED}; {versions}.",
         "",
         "Random weights, norms and constants moved off their zeros and ones. One process a model, one thread. "
         "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's "
@@ -154,6 +163,14 @@ def _unknown(row: Row) -> list[str]:
 
 def _count(rows: Sequence[Row], outcome: str) -> int:
     return sum(outcomes(row)[outcome] for row in rows)
+
+
+def _num_pinned(rows: Sequence[Row]) -> int:
+    return sum(item[1] for row in rows for item in get(row, "groups", "pinned", default=[]))
+
+
+def _num_groups(rows: Sequence[Row]) -> int:
+    return sum(get(row, "trace", "num_groups", default=0) for row in rows)
 
 
 def _sums(rows: Sequence[Row], part: str, whole: str) -> tuple[int, int]:

@@ -16,7 +16,6 @@ from typing import Any
 
 from survey.compact import compact
 from survey.model_list import GIANTS
-from survey.peer import TIME_LIMIT
 
 _SLACK_SECONDS = 90  # building and importing, and a stage that has begun may end
 _WALL_PER_CPU = 3  # the process counts its own processor time; other work on the machine must not cut a row short
@@ -24,12 +23,12 @@ _giant = threading.Lock()
 _file = threading.Lock()
 
 
-def run(names: Sequence[str], results: Path, jobs: int, seconds: float) -> None:
+def run(names: Sequence[str], results: Path, jobs: int, seconds: float, peer_seconds: float) -> None:
     """Measures every model that has no row yet."""
     todo = [name for name in names if name not in {row["model"] for row in read_rows(results)}]
     results.parent.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(jobs) as pool:
-        for index, row in enumerate(pool.map(lambda name: _one(name, results, seconds), todo), 1):
+        for index, row in enumerate(pool.map(lambda name: _one(name, results, seconds, peer_seconds), todo), 1):
             print(f"{index}/{len(todo)} {row['model']}: {_in_short(row)}", flush=True)
 
 
@@ -38,23 +37,23 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
-def _one(name: str, results: Path, seconds: float) -> dict[str, Any]:
+def _one(name: str, results: Path, seconds: float, peer_seconds: float) -> dict[str, Any]:
     if name in GIANTS:
         with _giant:
-            row = _in_own_process(name, seconds)
+            row = _in_own_process(name, seconds, peer_seconds)
     else:
-        row = _in_own_process(name, seconds)
+        row = _in_own_process(name, seconds, peer_seconds)
     with _file, results.open("a", encoding="utf-8") as out:
         out.write(json.dumps(compact(row)) + "\n")
     return row
 
 
-def _in_own_process(name: str, seconds: float) -> dict[str, Any]:
-    limit = _WALL_PER_CPU * (seconds + 3 * TIME_LIMIT + _SLACK_SECONDS)
+def _in_own_process(name: str, seconds: float, peer_seconds: float) -> dict[str, Any]:
+    limit = _WALL_PER_CPU * (seconds + 3 * peer_seconds + _SLACK_SECONDS)
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "row.json"
-        command = [sys.executable, "-m", "survey.measure", name, str(path), str(seconds)]
+        command = [sys.executable, "-m", "survey.measure", name, str(path), str(seconds), str(peer_seconds)]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
         try:
             ended = subprocess.run(
