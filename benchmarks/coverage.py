@@ -38,7 +38,7 @@ def main() -> None:
         kept = [line for line in _lines(options.results) if not any(f'"model": "{name}"' in line for name in names)]
         options.results.write_text("".join(kept), encoding="utf-8")
     run(names, options.results, options.jobs, options.seconds, options.peer_seconds)
-    write_report(read_rows(options.results), options.results.with_suffix(".md"), options.seconds)
+    write_report(read_rows(options.results), options.results.with_suffix(".md"), options.seconds, options.peer_seconds)
 
 
 def _lines(path: Path) -> list[str]:

@@ -66,13 +66,13 @@ _SUMMARY: Sequence[tuple[str, Callable[[Sequence[Row]], str]]] = (
 )
 
 
-def write_report(rows: Sequence[Row], path: Path, seconds: float) -> None:
+def write_report(rows: Sequence[Row], path: Path, seconds: float, peer_seconds: float) -> None:
     """Writes the whole report."""
     order = {f"{family}/{name}": i for i, (family, name) in enumerate((f, n) for f in FAMILIES for n in FAMILIES[f])}
     rows = sorted(rows, key=lambda row: order.get(row["model"], len(order)))
     sections = [
         ["# Coverage"],
-        _header(rows, seconds),
+        _header(rows, seconds, peer_seconds),
         ["## Summary", "", *_summary(rows)],
         ["## Faults", "", *_bullets(unclean(rows, "fault"))],
         ["## Wrong answers", "", *_bullets(unclean(rows, "wrong"))],
@@ -85,11 +85,11 @@ def write_report(rows: Sequence[Row], path: Path, seconds: float) -> None:
     path.write_text("\n".join(line for section in sections for line in [*section, ""]).rstrip() + "\n", "utf-8")
 
 
-def _header(rows: Sequence[Row], seconds: float) -> list[str]:
+def _header(rows: Sequence[Row], seconds: float, peer_seconds: float) -> list[str]:
     environments = Counter(row.get("environment", "not noted") for row in rows)
     versions = "; ".join(f"{text} ({count} models)" for text, count in environments.most_common())
     return [
-        f"`make coverage`, which is `python benchmarks/coverage.py --seconds {seconds:.0f}`; seed {SEED}; {versions}.",
+        f"`make coverage`, which is `python benchmarks/coverage.py --seconds {seconds:.0f} --peer-seconds {peer_seconds:.0f}`; seed {SEED}; {versions}.",
         "",
         "Random weights, norms and constants moved off their zeros and ones. One process a model, one thread. "
         "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's "
