@@ -89,7 +89,8 @@ def _header(rows: Sequence[Row], seconds: float, peer_seconds: float) -> list[st
     environments = Counter(row.get("environment", "not noted") for row in rows)
     versions = "; ".join(f"{text} ({count} models)" for text, count in environments.most_common())
     return [
-        f"`make coverage`, which is `python benchmarks/coverage.py --seconds {seconds:.0f} --peer-seconds {peer_seconds:.0f}`; seed {SEED}; {versions}.",
+        f"`python benchmarks/coverage.py --seconds {seconds:.0f} --peer-seconds {peer_seconds:.0f}` "
+        f"(`make coverage`); seed {SEED}; {versions}.",
         "",
         "Random weights, norms and constants moved off their zeros and ones. One process a model, one thread. "
         "Seconds (of the processor) and memory of the graph: first call, images of 224 pixels or the model's "
