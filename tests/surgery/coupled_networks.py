@@ -103,6 +103,7 @@ class Attention(nn.Module):
         self.embed = nn.Linear(3, 6)
         self.qkv = nn.Linear(6, 3 * heads * width)
         self.q_norm, self.k_norm = RMSNorm(width), RMSNorm(width)
+        self.positions = nn.Parameter(torch.randn(16, width))
         self.temperature = nn.Parameter(torch.full((heads, 1, 1), 3.0))
         self.project = nn.Linear(heads * width, 6)
         self.head = nn.Linear(6, 5)
@@ -117,6 +118,9 @@ class Attention(nn.Module):
     def _scores(self, q: Tensor, k: Tensor) -> Tensor:
         if self.kind == "normed":
             q, k = self.q_norm(q), self.k_norm(k)
+        elif self.kind == "relative":
+            q, k = self.q_norm(q), self.k_norm(k)
+            return q @ k.mT + q @ self.positions.mT
         elif self.kind == "cosine":
             return self.temperature * (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT)
         elif self.kind == "rotary":
@@ -193,6 +197,8 @@ COUPLED: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
     "head width of fused attention": (lambda: Attention("fused"), "qkv.weight[0].2", False),
     "head width with a scale from the shape": (lambda: Attention("plain"), "qkv.weight[0].2", False),
     "head width behind query and key norms": (lambda: Attention("normed"), "qkv.weight[0].2", True),
+    "head width whose queries meet keys and positions": (lambda: Attention("relative"), "qkv.weight[0].2", True),
+    "head width behind rotations": (lambda: Attention("rotary"), "qkv.weight[0].2", False),
     "head width of cosine attention": (lambda: Attention("cosine"), "qkv.weight[0].2", True),
     "head width of channel attention": (ChannelAttention, "qkv.weight[0].2", True),
     "channels of weight-standardised convolutions": (

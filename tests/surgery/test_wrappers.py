@@ -87,7 +87,9 @@ def test_a_parameter_of_packed_integers_is_refused() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.down(nn.functional.linear(x, self.up.float()))
 
-    with pytest.raises(SurgeryError, match=r"up holds packed integers \(torch\.int8\); edit the model before it is quan"):
+    with pytest.raises(
+        SurgeryError, match=r"up holds packed integers \(torch\.int8\); edit the model before it is quan"
+    ):
         Surgeon(Packed(), torch.randn(2, 4)).apply(Widen(axis="up[0]", to=9))
 
 

@@ -39,10 +39,12 @@ class Copies:
     Attributes:
         powers: For a parameter and a dimension that reads the axis: its entries are multiplied by k to this power.
         repairs: What else must be multiplied.
+        read: Tensors that those parameters read, which had better not be what a repair multiplies.
     """
 
     powers: dict[tuple[str, int], Fraction]
     repairs: tuple[Repair, ...]
+    read: tuple[int, ...] = ()
 
 
 class Unmendable(Exception):
@@ -60,7 +62,7 @@ def copies(tape: Tape, leaf: Space, outputs: Sequence[int]) -> Copies:
         follow.step(operation)
     if any(follow.power(number) for number in outputs):
         raise Unmendable("the model's output would be scaled")
-    return Copies(follow.powers, tuple(follow.repairs))
+    return Copies(follow.powers, tuple(follow.repairs), tuple(follow.read) if follow.repairs else ())
 
 
 class _Follow:
@@ -69,6 +71,7 @@ class _Follow:
         self.leaf = leaf
         self.powers: dict[tuple[str, int], Fraction] = {}
         self.repairs: list[Repair] = []
+        self.read: list[int] = []
         self._power: dict[int, Fraction] = {}
         self._holding: dict[Space, bool] = {}
 
@@ -225,6 +228,7 @@ def _read(
         for source in weight.parameter_dims[dim % len(weight.parameter_dims)]:
             if follow.powers.setdefault((weight.parameter, source), -power) != -power:
                 raise Unmendable(f"{weight.parameter} reads the axis twice, at different scales")
+        follow.read += [n for n in factors if n != operand]
         return ZERO
     if not is_even(space, follow.leaf):
         raise Unmendable(f"{operation} sums over an axis of which these units are only a part")

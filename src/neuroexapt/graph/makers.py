@@ -25,7 +25,7 @@ MAX_CONE = 400  # tensors looked at to find out whether two factors depend on th
 _PROPORTIONAL = frozenset(
     "neg relu leaky_relu _prelu_kernel abs native_dropout dropout sum mean cumsum flip roll index index_select gather "
     "repeat avg_pool2d _adaptive_avg_pool2d upsample_nearest2d upsample_bilinear2d upsample_bicubic2d triu tril "
-    "constant_pad_nd im2col col2im".split()
+    "constant_pad_nd im2col col2im amax amin max min max_pool2d_with_indices".split()  # by positive constants
 )
 _ZERO_AT_ZERO = _PROPORTIONAL | frozenset(
     "gelu silu tanh hardswish elu celu selu mish sin sqrt square erf sign sgn atan expm1 log1p hardtanh".split()

@@ -132,28 +132,28 @@ def _spread(space: Space, leaf: Space, values: Tensor, sizes: Mapping[Space, int
 
 
 def _rescale_makers(graph: ModelGraph, resizing: Resizing, changes: _Changes) -> None:
-    """Takes back what the new sizes multiply: sums over copies, and scales that the code computes from sizes."""
+    """Takes back what the new sizes multiply: sums over copies, and scales that the code computes from sizes.
+
+    An operand that several products share is left alone where the other operands can be rescaled.
+    """
+    wanted: list[tuple[tuple[int, ...], float]] = []
+    read: list[frozenset[Maker]] = []
     for leaf, size in resizing.sizes.items():
         found = graph.growth(leaf)
         if isinstance(found, Copies):
-            for repair in found.repairs:
-                _rescale(graph, repair.tensors, (size // leaf.size) ** float(repair.power), resizing.sizes, changes)
+            read += [scaling(graph.tape, n) for n in found.read]
+            wanted += [(repair.tensors, (size // leaf.size) ** float(repair.power)) for repair in found.repairs]
     for scale in resizing.scales:
-        operation = graph.tape.operations[scale.index]
-        _rescale(graph, operation.inputs[:1], 1 / scale.ratio, resizing.sizes, changes)
-
-
-def _rescale(
-    graph: ModelGraph, tensors: tuple[int, ...], factor: float, sizes: Mapping[Space, int], changes: _Changes
-) -> None:
-    for number in tensors:
-        makers = scaling(graph.tape, number)
-        if makers:
-            for path, mask in _regions(graph, makers, sizes).items():
-                factors = torch.where(mask, torch.tensor(factor, dtype=torch.float64), 1.0)
-                changes.factors.setdefault(path, []).append(factors)
-            return
-    raise SurgeryError(f"an operand of a product would have to be multiplied by {factor:.3g}, and nothing makes it")
+        wanted.append((graph.tape.operations[scale.index].inputs[:1], 1 / scale.ratio))
+    choices = [[makers for n in tensors if (makers := scaling(graph.tape, n))] for tensors, _ in wanted]
+    for index, (_, factor) in enumerate(wanted):
+        others = [*read, *(makers for i, choice in enumerate(choices) if i != index for makers in choice)]
+        apart = [makers for makers in choices[index] if not any(makers & other for other in others)]
+        if not choices[index]:
+            raise SurgeryError(f"an operand of a product would have to be multiplied by {factor:.3g}, but nothing can")
+        for path, mask in _regions(graph, (apart or choices[index])[0], resizing.sizes).items():
+            factors = torch.where(mask, torch.tensor(factor, dtype=torch.float64), 1.0)
+            changes.factors.setdefault(path, []).append(factors)
 
 
 def _regions(graph: ModelGraph, makers: Iterable[Maker], sizes: Mapping[Space, int]) -> dict[str, Tensor]:
