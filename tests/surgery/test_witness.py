@@ -86,6 +86,7 @@ def test_an_edit_that_fails_after_a_fresh_look_fails(monkeypatch: pytest.MonkeyP
     surgeon = Surgeon(model, batch(), SGD(model.parameters(), lr=0.1))
     surgeon.apply(FIRST)
     monkeypatch.setattr(witness, "tolerance_for", lambda model, outputs: -1.0)
+    monkeypatch.setattr(witness, "rounding_allowance", lambda seen, model, inputs: -1.0)
     with pytest.raises(SurgeryError, match="changed the outputs by"):
         surgeon.apply(SECOND)
     assert model.head.in_features == 7

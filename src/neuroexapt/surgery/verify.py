@@ -31,6 +31,8 @@ TOLERANCE = {  # relative; set by summation order, not by the edit
     torch.float32: 1e-5,
     torch.complex64: 1e-5,
 }
+ROUNDING_FACTOR = 4.0  # an edit's roundings may meet by this much worse than a random set of them
+MAX_ROUNDING = 100.0  # tolerances; more is never put down to rounding
 COARSE_TOLERANCE = 2e-2  # bfloat16 and half carry 8 to 11 bits
 
 
@@ -93,6 +95,30 @@ def tolerance_for(model: nn.Module, outputs: list[Tensor]) -> float:
     """Largest relative change that summation order alone explains, for the coarsest dtype of parameters and outputs."""
     dtypes = {t.dtype for t in [*model.parameters(), *outputs] if is_inexact(t)}
     return max((TOLERANCE.get(dtype, COARSE_TOLERANCE) for dtype in dtypes), default=0.0)
+
+
+def rounding_allowance(seen: Observation, model: nn.Module, inputs: ExampleInputs) -> float:
+    """Returns the relative change that rounding explains in a badly conditioned model.
+
+    Measured: every parameter is changed in its last place at random, and the outputs are compared with those without
+    (batch norm over a handful of values turns 1e-7 into 1e-5). Never more than ``MAX_ROUNDING`` times the tolerance.
+
+    Args:
+        seen: What the model computes now.
+        model: The model; memory: one more copy of its parameters, for the two forwards.
+        inputs: What it is run on.
+    """
+    generator = torch.Generator().manual_seed(0)
+    moved: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        if is_inexact(parameter):
+            noise = (2 * torch.rand(parameter.shape, generator=generator) - 1) * torch.finfo(parameter.dtype).eps
+            values = parameter.detach() * (1 + noise.to(parameter))
+            moved[name] = nn.Parameter(values, requires_grad=parameter.requires_grad)
+    with slots_holding(model, moved):
+        noisy = observe_again(seen, model, inputs)
+    tolerance = tolerance_for(model, seen.eval)
+    return min(ROUNDING_FACTOR * change_between(seen, noisy), MAX_ROUNDING * tolerance)
 
 
 def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool) -> tuple[list[Tensor], bool]:

@@ -16,7 +16,14 @@ from torch.utils._pytree import tree_leaves
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ExampleInputs, named_tensors, settings_of
 from neuroexapt.surgery.averages import inputs_for
-from neuroexapt.surgery.verify import Observation, change_between, observe, observe_again, tolerance_for
+from neuroexapt.surgery.verify import (
+    Observation,
+    change_between,
+    observe,
+    observe_again,
+    rounding_allowance,
+    tolerance_for,
+)
 
 _MODEL = "model"
 
@@ -66,7 +73,7 @@ class Witness:
             after.append(_run_again(seen, model, inputs, description, name))
             changes.append(change_between(seen, after[-1]))
             allowed = tolerance_for(model, seen.eval)
-            if not changes[-1] <= allowed:
+            if not changes[-1] <= allowed and not changes[-1] <= rounding_allowance(after[-1], model, inputs):
                 whose = "" if name == _MODEL else f" of {name}"
                 raise FunctionChanged(
                     f"{description}: changed the outputs{whose} by {changes[-1]:.2e} relative, allowed are "
