@@ -279,3 +279,13 @@ def test_an_axis_that_nobody_reads_or_that_is_too_small_says_so() -> None:
     graph = trace(Unread(), torch.randn(2, 4))
     assert graph.group("gain[0]").reason == "no parameter reads the axis, so new units could not be silent"
     assert graph.group("net.0").can_prune
+
+
+@pytest.mark.parametrize("was_enabled", [True, False])
+def test_a_trace_leaves_the_garbage_collector_as_it_was(was_enabled: bool) -> None:
+    (gc.enable if was_enabled else gc.disable)()
+    try:
+        trace(build("mlp"), batch())
+        assert gc.isenabled() == was_enabled
+    finally:
+        gc.enable()

@@ -23,6 +23,7 @@ from neuroexapt.graph.cost import Cost
 from neuroexapt.graph.equations import Equation
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward, forward_error, named_tensors
 from neuroexapt.graph.following import integers_followed
+from neuroexapt.graph.isolation import collector_paused
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.recorder import ModuleCall, Recorder
 from neuroexapt.graph.rehearsal import Rehearsal, Shapes, output_shapes
@@ -83,6 +84,7 @@ class _ModuleStack:
         self.run.calls.append(call)
 
 
+@collector_paused()
 def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
     """Reads what a model is, without changing it and without allocating anything of its size.
 
