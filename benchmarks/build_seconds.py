@@ -4,7 +4,8 @@ A model has a process of its own, one thread, a time limit. Timed, in processor 
 against ``build_dependency`` and ``get_all_groups``: the same model built twice, the same full-size batch. Both have
 worked on a tiny model before, and which of the two begins is drawn from the seed. A first call that took under
 ``SHORT`` seconds is repeated on the same model: the first call is stated and the second. One JSON line a model in
-``--results``, a summary in ``--summary``; models that have a line are not measured again.
+``--results``, a summary in ``--summary``; models that have a line are not measured again. Their order is drawn as well,
+so that a run that was stopped is a sample.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import gc
 import json
 import os
 import random
-import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from survey.build_summary import CALLS, SHORT, SIDES, summary
 from survey.environment import environment
 from survey.model_list import FAMILIES, GIANTS, NAMES, SEED, build, inputs
 from survey.peer import peer_build
@@ -35,9 +35,6 @@ from torch import nn
 import neuroexapt as nx
 
 RESULTS = Path(__file__).parent / "results"
-SHORT = 5.0
-CALLS = ("first", "second")
-SIDES = ("ours", "theirs")
 
 
 def ours(model: nn.Module, probe: Any) -> dict[str, Any]:
@@ -85,44 +82,6 @@ def in_own_process(name: str, options: argparse.Namespace) -> None:
     print(name, *(f"{side} {row.get(side)}" for side in SIDES), trouble, flush=True)
 
 
-def summary(rows: list[dict[str, Any]], options: argparse.Namespace) -> str:
-    """Returns the table in Markdown, a line a family and call; then who had no answer, and why."""
-    command = shlex.join(["python", "benchmarks/build_seconds.py", *sys.argv[1:]])
-    lines = [f"`{command}`, seed {SEED}; {'; '.join(sorted({r['environment'] for r in rows if 'environment' in r}))}."]
-    lines += [f"Processor seconds, one thread; at most {options.peer_seconds:.0f} s a call of torch-pruning.", ""]
-    head = "family | call | models | both answered | only ours | only theirs | neither | ours / theirs, median"
-    lines += [f"| {head} | quartiles | ours faster | median s, ours | theirs |", "|" + "---|" * 12]
-    for family in ("all", *FAMILIES):
-        mine = [row for row in rows if family in ("all", row["model"].partition("/")[0])]
-        lines += [f"| {family} | {call} | {_cells(mine, call)} |" for call in CALLS if mine]
-    lines += [
-        "",
-        f"Second calls: only where both had answered in under {SHORT:.0f} s. No answer at the first call:",
-        "",
-    ]
-    for row in rows:
-        failed = [side for side in SIDES if not _time(row, side, "first")]
-        why = [f"{side}: {row.get(side, {}).get('first', {}).get('failed', row.get('died'))}" for side in failed]
-        lines += [f"- {row['model']}, {'; '.join(why)}".replace("\n", " ")] if why else []
-    return "\n".join(lines) + "\n"
-
-
-def _time(row: dict[str, Any], side: str, call: str) -> float | None:
-    return row.get(side, {}).get(call, {}).get("seconds")
-
-
-def _cells(rows: list[dict[str, Any]], call: str) -> str:
-    times = [(_time(row, "ours", call), _time(row, "theirs", call)) for row in rows]
-    both = [(a, b) for a, b in times if a and b]
-    kinds = [sum((bool(a), bool(b)) == kind for a, b in times) for kind in ((True, False), (False, True), (False,) * 2)]
-    cells = [len(rows), len(both), *(kinds if call == "first" else "---")]
-    if len(both) < 2:
-        return " | ".join(map(str, [*cells, *"-----"]))
-    low, median, high = statistics.quantiles([a / b for a, b in both], n=4, method="inclusive")
-    cells += [f"{median:.2f}", f"{low:.2f} to {high:.2f}", sum(a < b for a, b in both)]
-    return " | ".join(map(str, [*cells, *(f"{statistics.median(side):.2f}" for side in zip(*both, strict=True))]))
-
-
 def main() -> None:
     """Reads the arguments, measures what has no line yet, and writes the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -140,9 +99,10 @@ def main() -> None:
         return measure(options.child[0], Path(options.child[1]), options.peer_seconds)
     done = {row["model"] for row in read_rows(options.results)} | set(GIANTS)
     names = [name for name in NAMES if name.partition("/")[0] in options.only and name not in done]
+    random.Random(SEED).shuffle(names)
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda name: in_own_process(name, options), names))
-    options.summary.write_text(summary(read_rows(options.results), options), encoding="utf-8")
+    options.summary.write_text(summary(read_rows(options.results), options.peer_seconds), encoding="utf-8")
 
 
 if __name__ == "__main__":
