@@ -32,7 +32,7 @@ from survey.training import edits_in_training
 LARGE = 30_000_000  # parameters; above, no float64 copy
 NUM_APPLIED_TO_GIANTS = 4
 NUM_TRAINED = 3  # edits of each model that are followed by training steps
-NUM_DOUBLE = 5  # edits of each model that are repeated in float64
+NUM_DOUBLE = 5  # exact edits of each model that are repeated in float64
 LAST_AXIS = 0.6  # fraction of a model's time after which no further axis is applied
 LAST_START = 0.85  # and no further stage begins
 
@@ -205,7 +205,7 @@ def _to_train(row: Row, applied: list[nx.Mutation]) -> list[nx.Mutation]:
 def _double(name: str, applied: list[nx.Mutation], values: dict[str, Any], probe: Any, unseen: Any) -> dict[str, Any]:
     """Repeats edits in float64: some that were exact, and all that were not, to tell rounding from a wrong answer."""
     doubtful = [o for o in values["axes"]["outcomes"] if o["outcome"] in ("wrong", "taken back")]
-    mutations = [nx.Widen(axis=o["axis"], to=o["to"]) for o in doubtful[:NUM_DOUBLE]] + applied[:NUM_DOUBLE]
+    mutations = [nx.Widen(axis=o["axis"], to=o["to"]) for o in doubtful] + applied[:NUM_DOUBLE]
     model = build(name).double()
     probe, unseen = observe.to_double(probe), observe.to_double(unseen)
     try:
