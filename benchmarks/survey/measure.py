@@ -29,7 +29,7 @@ from survey.model_list import GIANT, SEED, build, inputs
 from survey.peer import measure_peer, peer_build
 from survey.training import edits_in_training
 
-LARGE = 30_000_000  # parameters; above, no float64 copy
+LARGE = 30_000_000  # parameters; above, no float64 copy, unless an edit is doubtful
 NUM_APPLIED_TO_GIANTS = 4
 NUM_TRAINED = 3  # edits of each model that are followed by training steps
 NUM_DOUBLE = 5  # exact edits of each model that are repeated in float64
@@ -90,7 +90,8 @@ def measure(name: str, path: Path, seconds: float, peer_seconds: float) -> None:
         bench.clear()
         if row.time_used() < LAST_START:
             row.stage("training", lambda: edits_in_training(name, _to_train(row, applied), probe, unseen))
-        if row.time_used() < LAST_START and row.values["size"]["parameters"] <= LARGE:
+        largest = GIANT if _doubtful(row.values) else LARGE
+        if row.time_used() < LAST_START and row.values["size"]["parameters"] <= largest:
             row.stage("double", lambda: _double(name, applied, row.values, probe, unseen))
     row.stage("peer", lambda: measure_peer(name, probe, unseen, row.values["peer_build"], peer_seconds))
 
@@ -202,10 +203,14 @@ def _to_train(row: Row, applied: list[nx.Mutation]) -> list[nx.Mutation]:
     return chosen[:1] if row.values["size"]["parameters"] > GIANT else chosen
 
 
+def _doubtful(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [o for o in values["axes"]["outcomes"] if o["outcome"] in ("wrong", "taken back")]
+
+
 def _double(name: str, applied: list[nx.Mutation], values: dict[str, Any], probe: Any, unseen: Any) -> dict[str, Any]:
     """Repeats edits in float64: some that were exact, and all that were not, to tell rounding from a wrong answer."""
-    doubtful = [o for o in values["axes"]["outcomes"] if o["outcome"] in ("wrong", "taken back")]
-    mutations = [nx.Widen(axis=o["axis"], to=o["to"]) for o in doubtful] + applied[:NUM_DOUBLE]
+    doubtful = [nx.Widen(axis=o["axis"], to=o["to"]) for o in _doubtful(values)]
+    mutations = doubtful + applied[:NUM_DOUBLE]
     model = build(name).double()
     probe, unseen = observe.to_double(probe), observe.to_double(unseen)
     try:
