@@ -290,6 +290,7 @@ def test_an_edit_that_changes_the_function_is_refused_and_undone(
     model, optimizer, surgeon = trained(network)
     before = fingerprint(model, optimizer)
     monkeypatch.setattr("neuroexapt.surgery.witness.tolerance_for", lambda model, outputs: -1.0)
+    monkeypatch.setattr("neuroexapt.surgery.witness.rounding_allowance", lambda seen, model, inputs: -1.0)
     with pytest.raises(SurgeryError, match=r"changed the outputs by .* The edit was taken back"):
         surgeon.apply(mutation)
     assert fingerprint(model, optimizer) == before
