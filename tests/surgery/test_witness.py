@@ -90,3 +90,13 @@ def test_an_edit_that_fails_after_a_fresh_look_fails(monkeypatch: pytest.MonkeyP
     with pytest.raises(SurgeryError, match="changed the outputs by"):
         surgeon.apply(SECOND)
     assert model.head.in_features == 7
+
+
+def test_a_graph_is_read_again_when_a_setting_of_a_module_has_changed() -> None:
+    model = build("conv_bn")
+    surgeon = Surgeon(model, batch())
+    before = surgeon.graph
+    model.eval()
+    assert surgeon.graph is before
+    model.features[1].eps = 0.5
+    assert surgeon.graph is not before
