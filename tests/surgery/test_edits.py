@@ -184,7 +184,7 @@ def test_an_all_zero_layer_grows_rows_at_the_scale_of_its_fan_in() -> None:
         ("flatten_linear", Widen(axis="fc1.weight[1]", to=9), r"fc1.weight\[1\]: several groups"),
         ("transformer", Widen(axis="embed", to=12), "reads across the axis"),
         ("plain_conv", InsertLayer(site="nowhere"), r"nowhere: no module of that path runs in PlainConv; "),
-        ("conv_bn", InsertLayer(site="features"), r"features: cannot insert a layer here: it contains other modules, .*"
+        ("conv_bn", InsertLayer(site="features"), r"features: cannot hang a piece here: it contains other modules, .*"
          r"Choose another module\."),
         ("tied_weights", InsertLayer(site="shared", kernel_size=1), "shared: .*it runs more than once per forward"),
         ("mlp", InsertLayer(site="layers.1", kernel_size=3), r"layers.1: a linear layer has no kernel; found 3"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroexapt.errors import InputError
 from neuroexapt.graph.copies import Copies
@@ -35,6 +35,7 @@ class ModelGraph:
         tape: Every operator of the forward in eval mode.
         unknown_operators: Operators without a rule and why they pinned what they touched.
         notes: What the user should know about this trace.
+        objective: Mean loss of a model on calibration data, if the caller gave one.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class ModelGraph:
         outputs: tuple[int, ...],
         unknown_operators: dict[str, str],
         notes: tuple[str, ...],
+        objective: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
         self.model = rehearsal.model
         self.inputs = rehearsal.inputs
@@ -57,6 +59,7 @@ class ModelGraph:
         self.cost = cost
         self.unknown_operators = unknown_operators
         self.notes = notes
+        self.objective = objective
         self.roles = roles
         self.tape = tape
         self._settings = settings_of(self.model)

@@ -8,7 +8,7 @@ are pinned.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -85,12 +85,13 @@ class _ModuleStack:
 
 
 @collector_paused()
-def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
+def trace(model: nn.Module, example_inputs: Any, objective: Callable[[nn.Module], Tensor] | None = None) -> ModelGraph:
     """Reads what a model is, without changing it and without allocating anything of its size.
 
     Args:
         model: Any module; one under ``torch.compile`` is traced as it is written.
         example_inputs: A tensor, a tuple of positional or a dictionary of keyword arguments for ``forward``.
+        objective: Mean loss of a model on calibration data; not run here, kept for those who measure.
 
     Returns:
         The model's axes, channel groups and cost.
@@ -135,6 +136,7 @@ def trace(model: nn.Module, example_inputs: Any) -> ModelGraph:
         outputs=tuple(evaluation.outputs),
         unknown_operators={k: v for run in runs for k, v in run.recorder.unknown.items()},
         notes=tuple(notes),
+        objective=objective,
     )
 
 

@@ -24,10 +24,11 @@ class Grafted:
     grafts: nn.ModuleList
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs the module's own forward and sends its output through the pieces."""
+        """Runs the module's own forward and sends its output through the pieces; they also see what it was given."""
         output = super().forward(*args, **kwargs)  # type: ignore[misc]
         for piece in self.grafts:
-            output = piece(output)
+            is_removed = isinstance(piece, nn.Identity)
+            output = output if is_removed else piece(output, *args, *kwargs.values())
         return output
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -18,7 +18,11 @@ MAX_SEED = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mutation(ABC):
-    """An intended change of architecture. Fields are JSON values; equality is equality of fields."""
+    """An intended change of architecture. Fields are JSON values; equality is equality of fields.
+
+    A mutation is the whole decision: whatever was measured to make it (which units matter least, which axis is
+    narrowest) is in its fields, so that replaying it needs no data.
+    """
 
     @classmethod
     @abstractmethod

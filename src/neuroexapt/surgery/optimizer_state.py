@@ -118,6 +118,22 @@ def adopt(optimizers: Sequence[Optimizer], model: nn.Module, new: Sequence[nn.Pa
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
+def abandon(optimizers: Sequence[Optimizer], gone: Sequence[nn.Parameter], log: UndoLog) -> None:
+    """Takes parameters that the model no longer has out of their groups, with their state."""
+    leaving = {id(p) for p in gone}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            kept = [i for i, p in enumerate(group["params"]) if id(p) not in leaving]
+            for key in ("params", "param_names"):
+                if key in group and len(kept) < len(group[key]):
+                    log.add(partial(group[key].__setitem__, slice(None), list(group[key])))
+                    group[key][:] = [group[key][i] for i in kept]
+        for parameter in gone:
+            if parameter in optimizer.state:
+                log.add(partial(optimizer.state.__setitem__, parameter, optimizer.state[parameter]))
+                del optimizer.state[parameter]
+
+
 def _has_momentum(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
     return any(optimizer.state.get(p, {}).get("momentum_buffer") is not None for p in parameters)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from neuroexapt.surgery.mutation import Mutation
-from neuroexapt.surgery.plan import SliceSource
+from neuroexapt.surgery.plan import Mode, SliceSource
 from neuroexapt.surgery.undo import UndoLog
 
 
@@ -22,6 +22,7 @@ class Patch:
         seed: Of its random entries; mutation and seed are all that replay needs.
         output_change: Largest relative change of the outputs on the probe inputs, over eval and train mode; NaN where
             nothing was run: on the meta device and in a replay.
+        declared: Modes in which the mutation said that it would change the function; elsewhere it was verified.
         verified_in_train_mode: False where train mode is random or does not run on the probe inputs.
         parameter_delta: Parameters after minus before, recounted.
         flop_delta: Forward FLOPs per sample after minus before, recounted.
@@ -33,6 +34,7 @@ class Patch:
     description: str
     seed: int
     output_change: float
+    declared: frozenset[Mode]
     verified_in_train_mode: bool
     parameter_delta: int
     flop_delta: int

@@ -6,7 +6,7 @@ optimizer's state, replaying and counting need no more than this, so they are wr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,12 @@ from torch import Tensor
 from neuroexapt.graph import NEW, AttributeEdit, Role
 
 FillKind = Literal["normal", "zeros", "ones", "mean"]
+Mode = Literal["eval", "train"]
+Contents = Callable[[Mapping[str, Tensor]], Tensor]  # of a tensor, from all tensors of the model before the edit
+
+EXACT: frozenset[Mode] = frozenset()
+IN_TRAIN: frozenset[Mode] = frozenset({"train"})
+DECLARED: frozenset[Mode] = frozenset({"eval", "train"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class TensorEdit:
         fill: How entries without a source are made.
         silent: Boolean masks that broadcast to the new shape: new entries inside any of them are zero.
         factors: What all entries are multiplied by in the end; broadcast to the new shape.
+        rewrite: Gives the new contents instead of fill, silence and factors; the maps still say where the optimizer's
+            state comes from. A function, so that an average of the model is rewritten by its own numbers.
     """
 
     path: str
@@ -51,33 +59,100 @@ class TensorEdit:
     fill: Fill
     silent: tuple[Tensor, ...] = ()
     factors: tuple[Tensor, ...] = ()
+    rewrite: Contents | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterEdit:
+    """A parameter in a slot that a standard module keeps empty, such as the bias of ``Conv2d(bias=False)``.
+
+    Attributes:
+        module: Path of the module; the slot exists and holds ``None``.
+        name: Of the slot.
+        shape: Of the parameter.
+        contents: Its values.
+    """
+
+    module: str
+    name: str
+    shape: tuple[int, ...]
+    contents: Contents
+
+
+@dataclass(frozen=True, slots=True)
+class SlotEdit:
+    """A module that leaves its place; its name stays, so that nothing is renumbered.
+
+    Attributes:
+        path: Of the module that leaves.
+        source: Path of a module inside it that takes its place; ``nn.Identity`` does where it is empty.
+    """
+
+    path: str
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class GraftEdit:
-    """A piece that is hung behind a module of the user.
+    """A piece that is hung on a module of the user: it gets the module's output and what the module was given.
 
     Attributes:
         site: Path of the module whose output goes through the piece.
         piece: Name of the piece's class in ``neuroexapt.surgery.pieces``.
         arguments: Its keyword arguments.
         seed: Of its random weights.
+        reads: Path of the module at which the other end of the piece hangs (``piece.source_end()``), if it has one.
     """
 
     site: str
     piece: str
     arguments: Mapping[str, Any]
     seed: int
+    reads: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that an edit changes."""
+    """Everything that an edit changes, in the order in which it is written.
+
+    Attributes:
+        tensors: Parameters and buffers that get other contents.
+        attributes: Sizes that modules keep.
+        freed: Paths of attention modules that become ``FreeAttention``.
+        parameters: New parameters in empty slots.
+        slots: Modules that leave their place.
+        grafts: Pieces that are hung on modules.
+        changes: Modes in which the function may change, as the mutation declares; everywhere else it is verified.
+        then: What is written after, made for the model as it is then.
+    """
 
     tensors: tuple[TensorEdit, ...] = ()
     attributes: tuple[AttributeEdit, ...] = ()
+    freed: tuple[str, ...] = ()
+    parameters: tuple[ParameterEdit, ...] = ()
+    slots: tuple[SlotEdit, ...] = ()
     grafts: tuple[GraftEdit, ...] = ()
-    freed: tuple[str, ...] = ()  # paths of attention modules that become ``FreeAttention``
+    changes: frozenset[Mode] = EXACT
+    then: Plan | None = None
+
+    @property
+    def stages(self) -> tuple[Plan, ...]:
+        """This plan and those after it."""
+        return (self, *(self.then.stages if self.then else ()))
+
+    @property
+    def declared(self) -> frozenset[Mode]:
+        """Modes in which any stage may change the function."""
+        return frozenset().union(*(stage.changes for stage in self.stages))
+
+    def sources(self) -> dict[str, SliceSource]:
+        """For every tensor with other indices, where its slices come from over all stages."""
+        found: dict[str, SliceSource] = {}
+        for edit in (edit for stage in self.stages for edit in stage.tensors):
+            if any(indices is not None for indices in edit.maps):
+                earlier = found.get(edit.path)
+                found[edit.path] = SliceSource(edit.maps if earlier is None else _through(earlier.maps, edit.maps))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +170,17 @@ class SliceSource:
                 view[dim] = -1
                 mask |= _is_new(indices).view(view)
         return mask
+
+
+def _through(earlier: tuple[Tensor | None, ...], later: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+    """Follows indices through two edits to where they came from before both."""
+    result: list[Tensor | None] = []
+    for first, second in zip(earlier, later, strict=True):
+        if first is None or second is None:
+            result.append(first if second is None else second)
+        else:
+            result.append(torch.where(second == NEW, NEW, first[second.clamp_min(0)]))
+    return tuple(result)
 
 
 def _is_new(indices: Tensor) -> Tensor:

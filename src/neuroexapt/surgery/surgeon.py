@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.errors import SurgeryError
@@ -27,7 +27,7 @@ from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
-from neuroexapt.surgery.plan import Plan, SliceSource
+from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.undo import UndoLog
 from neuroexapt.surgery.verify import TOLERANCE
 from neuroexapt.surgery.witness import FunctionChanged, Witness
@@ -55,6 +55,8 @@ class Surgeon:
         seed: Of all random entries, together with the number of edits before.
         averages: Averages of the model (``AveragedModel``, an EMA that is a copy of the model), one or a sequence. Each
             follows every edit with its own weights, is verified against itself, and is reverted with the model.
+        objective: Mean loss of the model that it is given on calibration data, for plans that measure activations or
+            gradients (pruning by importance, informed new units); without it activations come from the example inputs.
 
     Raises:
         InputError: The model is wrapped, sharded, scripted or quantized, or an average is not a copy of it.
@@ -67,7 +69,9 @@ class Surgeon:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         seed: int = 0,
         averages: nn.Module | Sequence[nn.Module] = (),
+        objective: Callable[[nn.Module], Tensor] | None = None,
     ) -> None:
+        self.objective = objective
         self.model = unwrapped(model)
         self.averages = averages_inside(self.model, averages)
         self._is_meta = is_meta(self.model)
@@ -139,7 +143,7 @@ class Surgeon:
 
     def _traced(self) -> ModelGraph:
         if self._graph is None or not self._graph.is_current():
-            self._graph, self._is_tested = trace(self.model, self.inputs), False
+            self._graph, self._is_tested = trace(self.model, self.inputs, self.objective), False
         return self._graph
 
     def _next_seed(self) -> int:
@@ -154,8 +158,8 @@ class Surgeon:
         log = UndoLog()
         try:
             self._write(plan, log)
-            change = self._witness.compare(seen, description) if seen is not None else float("nan")
-            after = trace(self.model, self.inputs)
+            changes = self._witness.compare(seen, description, plan.declared) if seen is not None else {}
+            after = trace(self.model, self.inputs, self.objective)
         except BaseException:  # also an interrupt: the edit is made as a whole or not at all
             log.roll_back()
             raise
@@ -164,11 +168,12 @@ class Surgeon:
             mutation=mutation,
             description=description,
             seed=seed,
-            output_change=change,
+            output_change=max(changes.values(), default=float("nan")),
+            declared=plan.declared,
             verified_in_train_mode=seen is not None and seen[0].train is not None,
             parameter_delta=after.cost.num_parameters - before.cost.num_parameters,
             flop_delta=after.cost.flops_per_sample - before.cost.flops_per_sample,
-            sources={edit.path: SliceSource(edit.maps) for edit in plan.tensors},
+            sources=plan.sources(),
             added=tuple(name for name, _ in self.model.named_parameters() if name not in names),
             _undo=log,
         )
@@ -216,6 +221,7 @@ def replay(
     optimizer: Optimizer | Sequence[Optimizer] | None = None,
     seed: int = 0,
     averages: nn.Module | Sequence[nn.Module] = (),
+    objective: Callable[[nn.Module], Tensor] | None = None,
 ) -> Surgeon:
     """Applies a lineage to the seed model, in place: same keys, shapes and, on the same weights, outputs.
 
@@ -228,7 +234,7 @@ def replay(
     Raises:
         SurgeryError: A step does not fit; the model is then grown up to that step, so build a fresh one.
     """
-    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed, averages)
+    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed, averages, objective)
     for index, step in enumerate(lineage.steps):
         try:
             surgeon._apply(step.mutation, step.seed, verify=False)

@@ -24,6 +24,7 @@ from neuroexapt.graph import (
     relative_change,
     slots_holding,
 )
+from neuroexapt.surgery.plan import Mode
 
 TOLERANCE = {  # relative; set by summation order, not by the edit
     torch.float64: 1e-10,
@@ -80,15 +81,18 @@ def observe_again(before: Observation, model: nn.Module, inputs: ExampleInputs) 
         Exception: Whatever the forward raises, in a mode in which it ran before.
     """
     evaluation, _ = _outputs(model, inputs, training=False)
-    return Observation(evaluation, None if before.train is None else _outputs(model, inputs, training=True)[0])
+    if before.train is None:
+        return Observation(evaluation, None)
+    training, is_random = _outputs(model, inputs, training=True)
+    return Observation(evaluation, None if is_random else training)
 
 
-def change_between(before: Observation, after: Observation) -> float:
-    """Returns the largest relative change of any output in the modes that both saw."""
-    change = relative_change(before.eval, after.eval)
+def changes_between(before: Observation, after: Observation) -> dict[Mode, float]:
+    """Returns the largest relative change of any output, for each mode that both saw."""
+    changes: dict[Mode, float] = {"eval": relative_change(before.eval, after.eval)}
     if before.train is not None and after.train is not None:
-        change = max(change, relative_change(before.train, after.train))
-    return change
+        changes["train"] = relative_change(before.train, after.train)
+    return changes
 
 
 def tolerance_for(model: nn.Module, outputs: list[Tensor]) -> float:
@@ -118,7 +122,7 @@ def rounding_allowance(seen: Observation, model: nn.Module, inputs: ExampleInput
     with slots_holding(model, moved):
         noisy = observe_again(seen, model, inputs)
     tolerance = tolerance_for(model, seen.eval)
-    return min(ROUNDING_FACTOR * change_between(seen, noisy), MAX_ROUNDING * tolerance)
+    return min(ROUNDING_FACTOR * max(changes_between(seen, noisy).values()), MAX_ROUNDING * tolerance)
 
 
 def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool) -> tuple[list[Tensor], bool]:

@@ -7,7 +7,7 @@ not run again. What else the code reads (attributes, closures) is not trusted to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from torch.utils._pytree import tree_leaves
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ExampleInputs, named_tensors, settings_of
 from neuroexapt.surgery.averages import inputs_for
+from neuroexapt.surgery.plan import EXACT, Mode
 from neuroexapt.surgery.verify import (
     Observation,
-    change_between,
+    changes_between,
     observe,
     observe_again,
     rounding_allowance,
@@ -62,8 +63,15 @@ class Witness:
         self._remember(stamp, seen)
         return seen
 
-    def compare(self, before: Sequence[Observation], description: str) -> float:
-        """Runs all of them and returns the largest relative change of the model's outputs.
+    def compare(
+        self, before: Sequence[Observation], description: str, declared: frozenset[Mode] = EXACT
+    ) -> dict[Mode, float]:
+        """Runs all of them and returns the largest relative change of the model's outputs in each mode.
+
+        Args:
+            before: What they computed.
+            description: Of the edit, for messages.
+            declared: Modes in which outputs may change, as long as their shapes stay and no NaN or infinity appears.
 
         Raises:
             FunctionChanged: The outputs of the model or of an average changed, or one does not run any more.
@@ -71,12 +79,14 @@ class Witness:
         changes, after = [], []
         for seen, (model, inputs, name) in zip(before, self._watched, strict=True):
             after.append(_run_again(seen, model, inputs, description, name))
-            changes.append(change_between(seen, after[-1]))
+            changes.append(changes_between(seen, after[-1]))
+            _refuse_broken(changes[-1], declared, description)
+            change = max((c for mode, c in changes[-1].items() if mode not in declared), default=0.0)
             allowed = tolerance_for(model, seen.eval)
-            if not changes[-1] <= allowed and not changes[-1] <= rounding_allowance(after[-1], model, inputs):
+            if not change <= allowed and not change <= rounding_allowance(after[-1], model, inputs):
                 whose = "" if name == _MODEL else f" of {name}"
                 raise FunctionChanged(
-                    f"{description}: changed the outputs{whose} by {changes[-1]:.2e} relative, allowed are "
+                    f"{description}: changed the outputs{whose} by {change:.2e} relative, allowed are "
                     f"{allowed:.0e}. The edit was taken back; please report the model."
                 )
         self._remember(self._stamp(), after)
@@ -99,6 +109,16 @@ class Witness:
             tensors += [leaf for leaf in tree_leaves((inputs.args, inputs.kwargs)) if isinstance(leaf, Tensor)]
         settings = [settings_of(model) for model, _, _ in self._watched]
         return (*settings, *((id(t), -1 if t.is_inference() else t._version, t.data_ptr()) for t in tensors))
+
+
+def _refuse_broken(changes: Mapping[Mode, float], declared: frozenset[Mode], description: str) -> None:
+    """A declared change is finite: outputs keep their shapes, and numbers stay numbers."""
+    for mode in declared & set(changes):
+        if changes[mode] == float("inf"):
+            raise FunctionChanged(
+                f"{description}: gave outputs of other shapes, or NaN or infinity, in {mode} mode; needed finite ones "
+                "of the same shapes. The edit was taken back."
+            )
 
 
 def _run_again(seen: Observation, model: nn.Module, inputs: ExampleInputs, description: str, name: str) -> Observation:

@@ -28,7 +28,7 @@ class InsertedConv(nn.Module):
             nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
             self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
         y = torch.relu(self.conv(x))
         return y if self.scale is None else x + self.scale * y

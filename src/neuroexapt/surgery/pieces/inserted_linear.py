@@ -27,7 +27,7 @@ class InsertedLinear(nn.Module):
             nn.init.kaiming_normal_(self.linear.weight, nonlinearity="relu")
             self.scale = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
         y = torch.relu(self.linear(x))
         return y if self.scale is None else x + self.scale * y
