@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from neuroexapt.graph import ModelGraph, trace
     from neuroexapt.morphogenesis import Morphogenesis
     from neuroexapt.surgery import (
+        HybridDivision,
         InsertLayer,
         Lineage,
         Mutation,
@@ -27,6 +28,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DataConfig",
     "GrowConfig",
+    "HybridDivision",
     "InsertLayer",
     "Lineage",
     "ModelConfig",
@@ -53,6 +55,7 @@ _ROOMS = {
     "neuroexapt.graph": ("ModelGraph", "trace"),
     "neuroexapt.morphogenesis": ("Morphogenesis",),
     "neuroexapt.surgery": (
+        "HybridDivision",
         "InsertLayer",
         "Lineage",
         "Mutation",

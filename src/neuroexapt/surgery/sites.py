@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ModelGraph, ModuleCall, resolve
+from neuroexapt.graph import ModelGraph, ModuleCall, Space, resolve
 from neuroexapt.surgery.graft import is_piece_path
 
 
@@ -56,6 +56,11 @@ def is_map(call: ModuleCall) -> bool:
 def num_channels(call: ModuleCall) -> int:
     """Size of the channel axis of a site's output."""
     return call.shape[1] if is_map(call) else call.shape[-1]
+
+
+def channel_axis(call: ModuleCall) -> Space | None:
+    """The axis of a site's channels."""
+    return None if call.output is None else resolve(call.output.dims[1 if is_map(call) else -1])
 
 
 def site_refusal(graph: ModelGraph, call: ModuleCall) -> str:

@@ -1,10 +1,12 @@
 """The table of mutations: a new one is a file in this folder and a line here."""
 
 from neuroexapt.surgery.mutation import Mutation
+from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.widen import Widen
 
 MUTATIONS: dict[str, type[Mutation]] = {
     "Widen": Widen,
     "InsertLayer": InsertLayer,
+    "HybridDivision": HybridDivision,
 }
