@@ -93,6 +93,6 @@ class HybridDivision(Mutation):
 
 
 def _allowance(graph: ModelGraph, group: ChannelGroup, wider: int) -> int:
-    """What the layers that hold the axis gain (twice over, for axes that are tied to it), and a square layer."""
+    """What the layers that hold the axis gain at most (some hold it in both dimensions), and a square layer."""
     held = sum(p.numel() for path, p in graph.model.named_parameters() if any(m.path == path for m in group.members))
-    return 2 * round(held * (wider / group.size - 1)) + wider * (wider + 3)
+    return round(held * ((wider / group.size) ** 2 - 1)) + wider * (wider + 3)
