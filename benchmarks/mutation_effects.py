@@ -85,9 +85,7 @@ def one_run(kind: str, seed: int, data: DataSplits) -> dict[str, Any]:
     train(model, optimizer, data, range(EPOCHS_BEFORE), seed)
     control, edited = copy.deepcopy((model, optimizer)), copy.deepcopy((model, optimizer))
     probe, labels = pixels(data, data.train.images[:256]), data.train.labels[:256]
-    surgeon = nx.Surgeon(
-        edited[0], probe[:32], edited[1], seed, objective=lambda m: F.cross_entropy(m(probe), labels)
-    )
+    surgeon = nx.Surgeon(edited[0], probe[:32], edited[1], seed, objective=lambda m: F.cross_entropy(m(probe), labels))
     cost = surgeon.graph.cost
     before = accuracy(model, data)
     began = time.perf_counter()
