@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from neuroexapt.graph import ModelGraph, trace
     from neuroexapt.morphogenesis import Morphogenesis
     from neuroexapt.surgery import (
+        AddAttention,
+        AddPooling,
+        AddRegularization,
         HybridDivision,
         InsertLayer,
         Lineage,
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AddAttention",
+    "AddPooling",
+    "AddRegularization",
     "DataConfig",
     "GrowConfig",
     "HybridDivision",
@@ -55,6 +61,9 @@ _ROOMS = {
     "neuroexapt.graph": ("ModelGraph", "trace"),
     "neuroexapt.morphogenesis": ("Morphogenesis",),
     "neuroexapt.surgery": (
+        "AddAttention",
+        "AddPooling",
+        "AddRegularization",
         "HybridDivision",
         "InsertLayer",
         "Lineage",

@@ -2,13 +2,24 @@
 
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import Mutation, parse
-from neuroexapt.surgery.mutations import MUTATIONS, HybridDivision, InsertLayer, Widen
+from neuroexapt.surgery.mutations import (
+    MUTATIONS,
+    AddAttention,
+    AddPooling,
+    AddRegularization,
+    HybridDivision,
+    InsertLayer,
+    Widen,
+)
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.surgeon import Surgeon, candidates, replay
 
 __all__ = [
     "MUTATIONS",
+    "AddAttention",
+    "AddPooling",
+    "AddRegularization",
     "HybridDivision",
     "InsertLayer",
     "Lineage",

@@ -112,6 +112,24 @@ class GraftEdit:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingEdit:
+    """A value beside the model that an optimizer or the loss gets.
+
+    Attributes:
+        owner: Whose it is.
+        name: Of a key of the optimizer's param groups, or of an attribute of the loss module.
+        value: The new value.
+        module: Only the param groups that hold this module's matrices and kernels, or its vectors where it has no
+            others; empty for the whole model. So a group of vectors, made to be spared by weight decay, is spared.
+    """
+
+    owner: Literal["optimizer", "loss"]
+    name: str
+    value: float
+    module: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that an edit changes, in the order in which it is written.
 
@@ -122,6 +140,7 @@ class Plan:
         parameters: New parameters in empty slots.
         slots: Modules that leave their place.
         grafts: Pieces that are hung on modules.
+        settings: Values of the optimizer or the loss.
         changes: Modes in which the function may change, as the mutation declares; everywhere else it is verified.
         then: What is written after, made for the model as it is then.
     """
@@ -132,6 +151,7 @@ class Plan:
     parameters: tuple[ParameterEdit, ...] = ()
     slots: tuple[SlotEdit, ...] = ()
     grafts: tuple[GraftEdit, ...] = ()
+    settings: tuple[SettingEdit, ...] = ()
     changes: frozenset[Mode] = EXACT
     then: Plan | None = None
 

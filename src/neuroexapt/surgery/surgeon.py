@@ -28,6 +28,7 @@ from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan
+from neuroexapt.surgery.settings import write_settings
 from neuroexapt.surgery.undo import UndoLog
 from neuroexapt.surgery.verify import TOLERANCE
 from neuroexapt.surgery.witness import FunctionChanged, Witness
@@ -57,6 +58,7 @@ class Surgeon:
             follows every edit with its own weights, is verified against itself, and is reverted with the model.
         objective: Mean loss of the model that it is given on calibration data, for plans that measure activations or
             gradients (pruning by importance, informed new units); without it activations come from the example inputs.
+        loss: The loss module of the training loop, for edits that change a setting of it (label smoothing).
 
     Raises:
         InputError: The model is wrapped, sharded, scripted or quantized, or an average is not a copy of it.
@@ -70,8 +72,10 @@ class Surgeon:
         seed: int = 0,
         averages: nn.Module | Sequence[nn.Module] = (),
         objective: Callable[[nn.Module], Tensor] | None = None,
+        loss: nn.Module | None = None,
     ) -> None:
         self.objective = objective
+        self.loss = loss
         self.model = unwrapped(model)
         self.averages = averages_inside(self.model, averages)
         self._is_meta = is_meta(self.model)
@@ -149,7 +153,7 @@ class Surgeon:
     def _next_seed(self) -> int:
         return (self._seed * 1_000_003 + len(self.lineage)) % MAX_SEED
 
-    def _apply(self, mutation: Mutation, seed: int, verify: bool) -> Patch:
+    def _apply(self, mutation: Mutation, seed: int, verify: bool, is_replay: bool = False) -> Patch:
         before = self.graph if verify else self._traced()
         description = mutation.describe(before)
         plan = mutation.plan(before, torch.Generator().manual_seed(seed))
@@ -157,7 +161,7 @@ class Surgeon:
         seen = self._witness.look() if verify else None
         log = UndoLog()
         try:
-            self._write(plan, log)
+            self._write(plan, log, is_replay)
             changes = self._witness.compare(seen, description, plan.declared) if seen is not None else {}
             after = trace(self.model, self.inputs, self.objective)
         except BaseException:  # also an interrupt: the edit is made as a whole or not at all
@@ -182,12 +186,13 @@ class Surgeon:
         self.lineage = self.lineage.then(mutation, seed)
         return patch
 
-    def _write(self, plan: Plan, log: UndoLog) -> None:
+    def _write(self, plan: Plan, log: UndoLog, is_replay: bool) -> None:
         for index, average in enumerate(self.averages):
             check_same(self.model, average, f"averages[{index}]")
         write(self.model, self.optimizers, plan, log)
         for average in self.averages:
             write(average, (), plan, log, leader=self.model)
+        write_settings(self.model, self.optimizers, self.loss, plan, log, is_replay)
 
     def _freeze_distrusted(self, graph: ModelGraph) -> None:
         is_fine = all(p.dtype in TOLERANCE for p in self.model.parameters() if is_inexact(p))
@@ -222,11 +227,13 @@ def replay(
     seed: int = 0,
     averages: nn.Module | Sequence[nn.Module] = (),
     objective: Callable[[nn.Module], Tensor] | None = None,
+    loss: nn.Module | None = None,
 ) -> Surgeon:
     """Applies a lineage to the seed model, in place: same keys, shapes and, on the same weights, outputs.
 
     Structure only: nothing is verified numerically, because each step was when it was first made. A seed model on the
-    meta device becomes the grown model there, ready for ``load_state_dict(..., assign=True)``.
+    meta device becomes the grown model there, ready for ``load_state_dict(..., assign=True)``. Where no optimizer or no
+    loss is given, their settings are skipped with a warning in the log.
 
     Returns:
         A surgeon that goes on from there.
@@ -234,10 +241,10 @@ def replay(
     Raises:
         SurgeryError: A step does not fit; the model is then grown up to that step, so build a fresh one.
     """
-    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed, averages, objective)
+    surgeon = Surgeon(seed_model, example_inputs, optimizer, seed, averages, objective, loss)
     for index, step in enumerate(lineage.steps):
         try:
-            surgeon._apply(step.mutation, step.seed, verify=False)
+            surgeon._apply(step.mutation, step.seed, verify=False, is_replay=True)
         except SurgeryError as error:
             raise SurgeryError(f"lineage step {index}: {error} Was it made from another seed model?") from error
     surgeon.forget_patches()

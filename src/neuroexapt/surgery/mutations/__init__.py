@@ -1,8 +1,11 @@
 """The family of mutations, one file each."""
 
+from neuroexapt.surgery.mutations.add_attention import AddAttention
+from neuroexapt.surgery.mutations.add_pooling import AddPooling
+from neuroexapt.surgery.mutations.add_regularization import AddRegularization
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.registry import MUTATIONS
 from neuroexapt.surgery.mutations.widen import Widen
 
-__all__ = ["MUTATIONS", "HybridDivision", "InsertLayer", "Widen"]
+__all__ = ["MUTATIONS", "AddAttention", "AddPooling", "AddRegularization", "HybridDivision", "InsertLayer", "Widen"]

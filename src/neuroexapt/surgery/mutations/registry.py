@@ -1,6 +1,9 @@
 """The table of mutations: a new one is a file in this folder and a line here."""
 
 from neuroexapt.surgery.mutation import Mutation
+from neuroexapt.surgery.mutations.add_attention import AddAttention
+from neuroexapt.surgery.mutations.add_pooling import AddPooling
+from neuroexapt.surgery.mutations.add_regularization import AddRegularization
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.widen import Widen
@@ -9,4 +12,7 @@ MUTATIONS: dict[str, type[Mutation]] = {
     "Widen": Widen,
     "InsertLayer": InsertLayer,
     "HybridDivision": HybridDivision,
+    "AddAttention": AddAttention,
+    "AddPooling": AddPooling,
+    "AddRegularization": AddRegularization,
 }
