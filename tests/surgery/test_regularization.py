@@ -87,14 +87,15 @@ def test_the_count_is_saved_and_a_loaded_model_goes_on_from_there() -> None:
     assert torch.equal(again(batch()), expected)
 
 
-def test_looking_and_later_edits_count_no_step_and_are_verified_in_train_mode_too() -> None:
-    model = build("conv_bn")
+@pytest.mark.parametrize("variant", ["dropout", "drop_path"])
+def test_looking_and_later_edits_count_no_step_and_are_verified_in_train_mode_too(variant: str) -> None:
+    model = build("resnet_basic")
     surgeon = Surgeon(model, batch())
-    surgeon.apply(noise("dropout", "features.2", ramp_steps=0))
-    patch = surgeon.apply(Widen(axis="features.0", to=9))
+    surgeon.apply(noise(variant, "blocks.0.bn2", ramp_steps=0))
+    patch = surgeon.apply(Widen(axis="stem.0", to=9))
     assert patch.verified_in_train_mode
     assert patch.output_change <= 1e-10
-    assert int(model.state_dict()["features.2.grafts.0.ramp.step"]) == 0
+    assert int(model.state_dict()["blocks.0.bn2.grafts.0.ramp.step"]) == 0
 
 
 def test_dropout_draws_from_the_generator_of_torch_and_leaves_eval_mode_alone() -> None:

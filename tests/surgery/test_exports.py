@@ -1,0 +1,118 @@
+"""What a grown model can still do: be exported, compiled, and pickled without this package. For every kind there is."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from contracts.networks import NETWORKS, batch, build
+from contracts.test_mutation_laws import FIRST
+from neuroexapt.errors import SurgeryError
+from neuroexapt.surgery import MUTATIONS, Mutation, Surgeon
+
+ONE_OF_EACH_KIND = list({type(mutation): (network, mutation) for network, mutation in reversed(FIRST)}.values())[::-1]
+one_of_each_kind = pytest.mark.parametrize(
+    ("network", "mutation"), ONE_OF_EACH_KIND, ids=[type(m).__name__ for _, m in ONE_OF_EACH_KIND]
+)
+# torch's own exporters call what torch itself has deprecated
+exporting = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
+
+X = batch(torch.float32)
+
+
+def awake(model: nn.Module) -> nn.Module:
+    """Moves inserted pieces off their zeros, so that an exporter that drops them is found out."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if ".grafts." in name:
+                parameter.add_(0.1)
+    return model
+
+
+def grown_by_many() -> list[tuple[nn.Module, set[str]]]:
+    """Grows as few networks as it takes to see every kind at work, each by all kinds that it still admits."""
+    found, missing = [], set(MUTATIONS)
+    for name in ("resnet_bottleneck", "transformer", *NETWORKS):
+        surgeon, applied = Surgeon(build(name, torch.float32).eval(), X), set()
+        for kind in (kind for kind in MUTATIONS if kind in missing):
+            for mutation in surgeon.candidates([kind])[-1:]:
+                try:
+                    surgeon.apply(mutation)
+                    applied.add(kind)
+                except SurgeryError:
+                    continue
+        if applied:
+            found.append((awake(surgeon.model), applied))
+        missing -= applied
+        if not missing:
+            break
+    return found
+
+
+@pytest.fixture(scope="module")
+def many() -> list[tuple[nn.Module, set[str]]]:
+    return grown_by_many()
+
+
+@pytest.fixture
+def _compiler_forgets() -> Iterator[None]:
+    yield
+    torch.compiler.reset()
+
+
+def test_every_kind_is_at_work_in_some_grown_model(many: list[tuple[nn.Module, set[str]]]) -> None:
+    assert set().union(*(kinds for _, kinds in many)) == set(MUTATIONS)
+
+
+@exporting
+@one_of_each_kind
+def test_a_grown_model_goes_through_torch_export(network: str, mutation: Mutation) -> None:
+    model = build(network, torch.float32).eval()
+    Surgeon(model, X).apply(mutation)
+    exported = torch.export.export(awake(model), (X,), strict=False).module()
+    with torch.no_grad():
+        assert (exported(X) - model(X)).abs().max() <= 1e-6
+
+
+@exporting
+def test_a_grown_model_computes_the_same_in_another_runtime(many: list[tuple[nn.Module, set[str]]]) -> None:
+    for model, kinds in many:
+        stored = io.BytesIO()
+        torch.onnx.export(model, (X,), dynamo=True, verbose=False).save(stored)
+        session = onnxruntime.InferenceSession(stored.getvalue(), providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+        with torch.no_grad():
+            assert (torch.from_numpy(found) - model(X)).abs().max() <= 1e-5, kinds
+
+
+@pytest.mark.usefixtures("_compiler_forgets")
+def test_a_grown_model_compiles_as_a_whole(many: list[tuple[nn.Module, set[str]]]) -> None:
+    for model, kinds in many:
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        with torch.no_grad():
+            assert torch.equal(compiled(X), model(X)), kinds
+
+
+@one_of_each_kind
+def test_where_only_standard_layers_were_touched_the_pickle_does_not_know_this_package(
+    network: str, mutation: Mutation
+) -> None:
+    model = build(network, torch.float32)
+    surgeon = Surgeon(model, X)
+    has_pieces = any(stage.grafts or stage.freed for stage in surgeon.plan(mutation).stages)
+    surgeon.apply(mutation)
+    assert (b"neuroexapt" in pickle.dumps(model)) == has_pieces
+
+
+def test_widening_leaves_standard_layers_only() -> None:
+    model = build("resnet_bottleneck", torch.float32)
+    surgeon = Surgeon(model, X)
+    for mutation in surgeon.candidates(["Widen"])[:2]:
+        surgeon.apply(mutation)
+    assert b"neuroexapt" not in pickle.dumps(model)
