@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from neuroexapt.morphogenesis import Morphogenesis
     from neuroexapt.surgery import (
         AddAttention,
+        AddBranch,
         AddPooling,
         AddRegularization,
+        AddResidual,
         HybridDivision,
         InsertLayer,
         Lineage,
@@ -30,8 +32,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AddAttention",
+    "AddBranch",
     "AddPooling",
     "AddRegularization",
+    "AddResidual",
     "DataConfig",
     "GrowConfig",
     "HybridDivision",
@@ -62,8 +66,10 @@ _ROOMS = {
     "neuroexapt.morphogenesis": ("Morphogenesis",),
     "neuroexapt.surgery": (
         "AddAttention",
+        "AddBranch",
         "AddPooling",
         "AddRegularization",
+        "AddResidual",
         "HybridDivision",
         "InsertLayer",
         "Lineage",

@@ -18,7 +18,7 @@ from neuroexapt.graph.regions import region
 from neuroexapt.graph.resizing import Resizing
 from neuroexapt.graph.scalars import ScaleChange
 from neuroexapt.graph.sizes import resized
-from neuroexapt.graph.space import Space, resolve
+from neuroexapt.graph.space import Space, is_pinned, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
 from neuroexapt.graph.wrappers import is_meta, unwrapped
@@ -50,6 +50,7 @@ __all__ = [
     "is_freeable",
     "is_inexact",
     "is_meta",
+    "is_pinned",
     "memory_order",
     "named_tensors",
     "permutation_error",

@@ -32,6 +32,7 @@ class ModuleCall:
     shape: tuple[int, ...]
     is_floating_point: bool
     producer: str  # operator that made the output, e.g. "aten.relu"
+    inputs: tuple[tuple[int, ...], ...] = ()  # shapes of the tensors that it was given by position
 
 
 @dataclass(frozen=True, slots=True)

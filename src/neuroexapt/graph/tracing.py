@@ -79,7 +79,12 @@ class _ModuleStack:
             return
         with torch._C.DisableTorchFunction():  # our own look at the shape is no size in the user's code
             call = ModuleCall(
-                path, recorder.value(output), tuple(output.shape), output.is_floating_point(), recorder.producer(output)
+                path,
+                recorder.value(output),
+                tuple(output.shape),
+                output.is_floating_point(),
+                recorder.producer(output),
+                tuple(tuple(leaf.shape) for leaf in tree_leaves(args) if isinstance(leaf, Tensor)),
             )
         self.run.calls.append(call)
 

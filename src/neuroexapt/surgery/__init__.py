@@ -5,8 +5,10 @@ from neuroexapt.surgery.mutation import Mutation, parse
 from neuroexapt.surgery.mutations import (
     MUTATIONS,
     AddAttention,
+    AddBranch,
     AddPooling,
     AddRegularization,
+    AddResidual,
     HybridDivision,
     InsertLayer,
     Widen,
@@ -18,8 +20,10 @@ from neuroexapt.surgery.surgeon import Surgeon, candidates, replay
 __all__ = [
     "MUTATIONS",
     "AddAttention",
+    "AddBranch",
     "AddPooling",
     "AddRegularization",
+    "AddResidual",
     "HybridDivision",
     "InsertLayer",
     "Lineage",

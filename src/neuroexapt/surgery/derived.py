@@ -16,13 +16,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroexapt.surgery.pieces import SkipConnection
 from neuroexapt.surgery.plan import Fill, TensorEdit
 from neuroexapt.surgery.undo import UndoLog
 
 
 def release_graphs(model: nn.Module) -> None:
-    """Replaces every computed weight by the same numbers without their graph; the next forward makes another."""
+    """Replaces every computed weight by the same numbers without their graph; the next forward makes another.
+
+    A forward that broke off may have left an activation on the wire of a skip connection; that goes too.
+    """
     for module in model.modules():
+        if isinstance(module, SkipConnection):
+            module.wire.release()
         for hook in _weight_hooks(module):
             vars(module)[_name(hook)] = vars(module)[_name(hook)].detach()
 

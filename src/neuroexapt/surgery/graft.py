@@ -7,7 +7,7 @@ keys ``<site>.grafts.<index>.<name in the piece>`` and nothing is renamed. Deep 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -32,7 +32,7 @@ class Grafted:
         return output
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _rebuild, (type(self).__mro__[2],), self.__dict__.copy()
+        return _rebuild, (own_class(cast(nn.Module, self)),), self.__dict__.copy()
 
 
 def attach(site: nn.Module, piece: nn.Module) -> None:
@@ -55,7 +55,22 @@ def detach(site: nn.Module) -> None:
     del grafts[len(grafts) - 1]
     if not len(grafts):
         del site._modules[CHILD]
-        site.__class__ = type(site).__mro__[2]
+        site.__class__ = own_class(site)
+
+
+def own_class(module: nn.Module) -> type[nn.Module]:
+    """Returns the user's class of a module, whatever hangs on it."""
+    return type(module).__mro__[2] if isinstance(module, Grafted) else type(module)
+
+
+def pieces_of(site: nn.Module) -> list[nn.Module]:
+    """Returns the pieces that hang on a module, in the order in which they run."""
+    return list(site.grafts) if isinstance(site, Grafted) else []
+
+
+def has_piece(site: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
+    """Whether a piece of one of some kinds hangs on a module."""
+    return any(isinstance(piece, kinds) for piece in pieces_of(site))
 
 
 def is_piece_path(path: str) -> bool:

@@ -12,12 +12,17 @@ from collections.abc import Iterator
 from torch import nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ModelGraph, ModuleCall, Space, resolve
+from neuroexapt.graph import ModelGraph, ModuleCall, Space, is_pinned, resolve
 from neuroexapt.surgery.graft import is_piece_path
 
 
-def site_at(graph: ModelGraph, path: str) -> ModuleCall:
+def site_at(graph: ModelGraph, path: str, *, divided: bool = False) -> ModuleCall:
     """Returns the one execution of a site.
+
+    Args:
+        graph: The model.
+        path: Of the module.
+        divided: Whether its channels may be a product (groups, heads) or laid end to end, for pieces that keep that.
 
     Raises:
         SurgeryError: There is no such module, or nothing can be hung on it; the message says why.
@@ -28,15 +33,15 @@ def site_at(graph: ModelGraph, path: str) -> ModuleCall:
             f"{path}: no module of that path runs in {type(graph.model).__name__}; "
             "needed a path from `model.named_modules()`."
         )
-    refusal = site_refusal(graph, found[0])
+    refusal = site_refusal(graph, found[0], divided=divided)
     if refusal:
         raise SurgeryError(f"{path}: cannot hang a piece here: {refusal}. Choose another module.")
     return found[0]
 
 
-def sites(graph: ModelGraph) -> list[ModuleCall]:
-    """Returns all sites, in the order in which they run."""
-    return [call for call in graph.calls if not site_refusal(graph, call)]
+def sites(graph: ModelGraph, *, divided: bool = False) -> list[ModuleCall]:
+    """Returns all sites, in the order in which they run; for ``divided`` see ``site_at``."""
+    return [call for call in graph.calls if not site_refusal(graph, call, divided=divided)]
 
 
 def ends_of_chains(graph: ModelGraph) -> Iterator[ModuleCall]:
@@ -63,7 +68,7 @@ def channel_axis(call: ModuleCall) -> Space | None:
     return None if call.output is None else resolve(call.output.dims[1 if is_map(call) else -1])
 
 
-def site_refusal(graph: ModelGraph, call: ModuleCall) -> str:
+def site_refusal(graph: ModelGraph, call: ModuleCall, *, divided: bool = False) -> str:
     """Returns why nothing can be hung on the module of this call, or ``""``."""
     module = graph.model.get_submodule(call.path)
     if is_piece_path(call.path) or any(name != "grafts" for name, _ in module.named_children()):
@@ -75,11 +80,11 @@ def site_refusal(graph: ModelGraph, call: ModuleCall) -> str:
     at = 1 if len(call.shape) == 4 else len(call.shape) - 1
     dims = [resolve(space) for space in call.output.dims]
     channel = dims.pop(at)
-    if channel.size < 2 or channel.form == "product":
+    if channel.size < 2 or (channel.form == "product" and not divided):
         return "its output has no plain channel axis"
     if channel.pin_reason:
         return channel.pin_reason
-    if any(space.size > 1 and not space.pin_reason for space in dims):
+    if not all(map(is_pinned, dims)):
         return "its channels are not where a layer would look for them"
     return ""
 

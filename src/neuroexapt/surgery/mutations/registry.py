@@ -2,8 +2,10 @@
 
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.mutations.add_attention import AddAttention
+from neuroexapt.surgery.mutations.add_branch import AddBranch
 from neuroexapt.surgery.mutations.add_pooling import AddPooling
 from neuroexapt.surgery.mutations.add_regularization import AddRegularization
+from neuroexapt.surgery.mutations.add_residual import AddResidual
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.widen import Widen
@@ -11,6 +13,8 @@ from neuroexapt.surgery.mutations.widen import Widen
 MUTATIONS: dict[str, type[Mutation]] = {
     "Widen": Widen,
     "InsertLayer": InsertLayer,
+    "AddBranch": AddBranch,
+    "AddResidual": AddResidual,
     "HybridDivision": HybridDivision,
     "AddAttention": AddAttention,
     "AddPooling": AddPooling,

@@ -1,0 +1,39 @@
+"""A depthwise-separable convolution that starts as nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class InsertedSeparable(nn.Module):
+    """A shape-keeping depthwise convolution and a 1x1 convolution whose initial effect is the identity.
+
+    Args:
+        channels: C of the input and output ``[N, C, H, W]``.
+        kernel_size: Odd extent of the depthwise kernels; padding keeps H and W.
+        as_identity: ``relu(pointwise(depthwise(x)))`` with Dirac kernels in both, exact for ``x >= 0``; otherwise
+            ``x + scale * relu(pointwise(depthwise(x)))`` with random kernels and ``scale = 0`` ``[C, 1, 1]``.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, as_identity: bool) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(
+            channels, channels, kernel_size, padding=kernel_size // 2, groups=channels, bias=False
+        )
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.pointwise.bias)  # type: ignore[arg-type]
+        self.scale: nn.Parameter | None
+        if as_identity:
+            nn.init.dirac_(self.depthwise.weight, groups=channels)
+            nn.init.dirac_(self.pointwise.weight)
+            self.register_parameter("scale", None)
+        else:
+            nn.init.kaiming_normal_(self.depthwise.weight, nonlinearity="linear")
+            nn.init.kaiming_normal_(self.pointwise.weight, nonlinearity="relu")
+            self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        y = torch.relu(self.pointwise(self.depthwise(x)))
+        return y if self.scale is None else x + self.scale * y
