@@ -35,6 +35,10 @@ class SurgeryError(NeuroExaptError):
     """An edit was refused or failed verification; model and optimizer are as they were before it."""
 
 
+class BudgetError(SurgeryError):
+    """An edit would exceed the budget; it was refused before anything was allocated."""
+
+
 class CheckpointError(InputError):
     """A checkpoint is damaged, incomplete or does not fit the model it is loaded into."""
 

@@ -51,6 +51,7 @@ OTHER = {
         "max_events": 0,
         "max_parameter_ratio": 1.0,
         "max_flop_ratio": 3.0,
+        "max_bytes": 1 << 30,
         "evidence_samples": 16,
     },
 }
@@ -131,6 +132,7 @@ def test_two_configs_do_not_share_their_options():
         (MorphogenesisConfig, "max_events", (0,), (-1,)),
         (MorphogenesisConfig, "max_parameter_ratio", (1.0, 100.0), (0.99,)),
         (MorphogenesisConfig, "max_flop_ratio", (1.0,), (0.5,)),
+        (MorphogenesisConfig, "max_bytes", (None, 1), (0, 1.5)),
         (MorphogenesisConfig, "evidence_samples", (16,), (15,)),
         (MorphogenesisConfig, "min_gain", (0.0, 0.5), (1.0, -0.1)),
     ],

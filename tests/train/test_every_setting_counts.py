@@ -45,6 +45,7 @@ GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_events": (0, {}),
     "max_parameter_ratio": (1.1, {}),
     "max_flop_ratio": (1.1, {}),
+    "max_bytes": (1, {}),
     "evidence_samples": (64, {}),
 }
 

@@ -51,6 +51,13 @@ FLAGS = (
         "parameters at the end over those of the seed network, at most",
     ),
     Flag("--max-flop-ratio", "morphogenesis.max_flop_ratio", number, "the same for forward FLOPs"),
+    Flag(
+        "--max-bytes",
+        "morphogenesis.max_bytes",
+        whole_number,
+        "bytes that one training step may take after an edit, as predicted before it",
+        "no limit",
+    ),
     Flag("--max-seconds", "train.max_seconds", number, "seconds of wall time after which the run stops, saved"),
     Flag("--seed", "seed", whole_number, "of weights, data order and edits"),
     Flag("--device", "device", str, '"auto", "cpu", "cuda", "cuda:1" or "mps"'),

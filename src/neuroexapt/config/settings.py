@@ -83,6 +83,7 @@ class MorphogenesisConfig:
     max_events: NonNegativeInt = 8  # accepted edits; 0 turns morphogenesis off
     max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
+    max_bytes: PositiveInt | None = None  # of one training step, everything together, as predicted before an edit
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
 
     def __post_init__(self) -> None:

@@ -4,7 +4,17 @@ from neuroexapt.graph.attributes import AttributeEdit, set_attribute
 from neuroexapt.graph.compiled import forget_compiled_code, without_compiler
 from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
-from neuroexapt.graph.fakes import ExampleInputs, canonical_names, in_mode, memory_order, named_tensors, slots_holding
+from neuroexapt.graph.fakes import (
+    ExampleInputs,
+    canonical_names,
+    fake_forward,
+    forward_error,
+    in_mode,
+    memory_order,
+    named_tensors,
+    slots_holding,
+)
+from neuroexapt.graph.flops import FlopCount
 from neuroexapt.graph.free_attention import FreeAttention, is_freeable
 from neuroexapt.graph.groups import ChannelGroup, Member
 from neuroexapt.graph.growth import Growth, Silent
@@ -30,6 +40,7 @@ __all__ = [
     "Copies",
     "Cost",
     "ExampleInputs",
+    "FlopCount",
     "FreeAttention",
     "Growth",
     "Maker",
@@ -44,7 +55,9 @@ __all__ = [
     "attributes_kept",
     "canonical_names",
     "distrusted_groups",
+    "fake_forward",
     "forget_compiled_code",
+    "forward_error",
     "generators_kept",
     "in_mode",
     "is_freeable",

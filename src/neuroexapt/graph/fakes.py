@@ -90,7 +90,10 @@ def slots_holding(model: nn.Module, replacements: Mapping[str, Tensor]) -> Itera
 
 @contextlib.contextmanager
 def faked(
-    model: nn.Module, mode: FakeTensorMode, shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: nn.Module,
+    mode: FakeTensorMode,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    devices: Mapping[str, torch.device] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Puts fakes into every slot; yields them by canonical name.
 
@@ -98,19 +101,25 @@ def faked(
         model: The model; its slots are restored on exit.
         mode: The fake mode that the fakes belong to.
         shapes: Other sizes for some of them, by canonical name.
+        devices: Other devices for some of them, by canonical name.
     """
-    fakes = {name: _fake_like(tensor, mode, (shapes or {}).get(name)) for name, tensor in named_tensors(model).items()}
+    fakes = {
+        name: _fake_like(tensor, mode, (shapes or {}).get(name), (devices or {}).get(name))
+        for name, tensor in named_tensors(model).items()
+    }
     with slots_holding(model, fakes):
         yield fakes
 
 
-def _fake_like(tensor: Tensor, mode: FakeTensorMode, shape: tuple[int, ...] | None = None) -> Tensor:
+def _fake_like(
+    tensor: Tensor, mode: FakeTensorMode, shape: tuple[int, ...] | None = None, device: torch.device | None = None
+) -> Tensor:
     """Makes a fake as ``nn.Parameter`` and the mode would, without the several dispatches that those take."""
     if shape is None or tuple(shape) == tuple(tensor.shape):
         meta = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
     else:
         meta = torch.empty_permuted(tuple(shape), memory_order(tensor), dtype=tensor.dtype, device="meta")
-    fake = FakeTensor(mode, meta, tensor.device)
+    fake = FakeTensor(mode, meta, device or tensor.device)
     if isinstance(tensor, nn.Parameter):
         fake.requires_grad_(tensor.requires_grad)
         fake._is_param = True
@@ -154,15 +163,19 @@ def _plain_paths() -> Iterator[None]:
 
 @contextlib.contextmanager
 def fake_forward(
-    model: nn.Module, inputs: ExampleInputs, training: bool, shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: nn.Module,
+    inputs: ExampleInputs,
+    training: bool,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    devices: Mapping[str, torch.device] | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], ExampleInputs]]:
-    """Prepares everything for one fake run: yields the fakes and the fake inputs."""
+    """Prepares everything for one fake run: yields the fakes and the fake inputs; see ``faked``."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with (
         attention_freed(model),
         attributes_kept(model),
         generators_kept(),
-        faked(model, mode, shapes) as fakes,
+        faked(model, mode, shapes, devices) as fakes,
         in_mode(model, training),
         _plain_paths(),
         mode,

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
+from neuroexapt.graph.flops import operator_flops
 from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name, rule_name
 from neuroexapt.graph.rules.stand_ins import run
 from neuroexapt.graph.scalars import scalars
@@ -118,10 +118,9 @@ class Recorder(TorchDispatchMode):
     def _count(
         self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any, outputs: list[Tensor]
     ) -> None:
-        formula = flop_registry.get(func._overloadpacket)
-        module = self._module()
-        if formula is not None:
-            self.flops[module] = self.flops.get(module, 0) + int(formula(*args, **kwargs, out_val=result))
+        flops, module = operator_flops(func, args, kwargs, result), self._module()
+        if flops is not None:
+            self.flops[module] = self.flops.get(module, 0) + flops
         if not any(r.alias_info is not None for r in func._schema.returns):
             self.activation_bytes += sum(o.numel() * o.element_size() for o in outputs)
 

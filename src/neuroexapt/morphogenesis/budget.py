@@ -1,33 +1,23 @@
-"""What growth may cost; refused before anything is kept."""
+"""What growth may cost: limits relative to the seed network, refused before anything is allocated."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from neuroexapt.config import MorphogenesisConfig
+from neuroexapt.surgery import Budget
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """Limits relative to the seed network.
+def budget_of(config: MorphogenesisConfig, seed_parameters: int, seed_flops: int, batch_size: int | None) -> Budget:
+    """Returns the limits for what grows from a seed network.
 
-    Attributes:
-        num_parameters: Most parameters that the network may have.
-        flops: Most forward FLOPs per sample.
+    Args:
+        config: Its ratios, and its bytes.
+        seed_parameters: Of the seed network.
+        seed_flops: Forward FLOPs of the seed network, per sample.
+        batch_size: Samples in one training step.
     """
-
-    num_parameters: int
-    flops: int
-
-    @staticmethod
-    def of(config: MorphogenesisConfig, seed_parameters: int, seed_flops: int) -> Budget:
-        """Returns the limits for a seed network."""
-        return Budget(int(seed_parameters * config.max_parameter_ratio), int(seed_flops * config.max_flop_ratio))
-
-    def refusal(self, num_parameters: int, flops: int) -> str:
-        """Returns why a network of this size is too large, or ``""``."""
-        if num_parameters > self.num_parameters:
-            return f"{num_parameters} parameters, more than the {self.num_parameters} allowed by max_parameter_ratio"
-        if flops > self.flops:
-            return f"{flops} FLOPs per sample, more than the {self.flops} allowed by max_flop_ratio"
-        return ""
+    return Budget(
+        parameters=int(seed_parameters * config.max_parameter_ratio),
+        flops_per_sample=max(int(seed_flops * config.max_flop_ratio), 1),
+        bytes=config.max_bytes,
+        batch_size=batch_size,
+    )

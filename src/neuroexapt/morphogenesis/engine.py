@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch.nn.functional as F
@@ -24,13 +24,13 @@ from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import CheckpointError, ConfigError, SurgeryError, TrainingError
 from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
-from neuroexapt.morphogenesis.budget import Budget
+from neuroexapt.morphogenesis.budget import budget_of
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.proposal import Proposal, Proposer
 from neuroexapt.morphogenesis.snapshot import Snapshot, Stateful
 from neuroexapt.morphogenesis.triggers import why_now
 from neuroexapt.morphogenesis.verdict import Verdict, judge
-from neuroexapt.surgery import MUTATIONS, Lineage, Patch, Surgeon, replay
+from neuroexapt.surgery import MUTATIONS, Budget, Lineage, Patch, Surgeon, replay
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class Morphogenesis:
             is measured and gains are predicted; policy "evidence" needs them.
         loss_function: (outputs, targets) -> mean loss, for the evidence.
         sink: Takes the events.
+        batch_size: Samples in one training step, for ``max_bytes``; those of the example inputs by default.
 
     Raises:
         ConfigError: Unknown mutation kinds, or policy "evidence" without ``evidence_batches``.
@@ -91,6 +92,7 @@ class Morphogenesis:
         evidence_batches: Batches | None = None,
         loss_function: LossFunction = F.cross_entropy,
         sink: EventSink | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.config = config or MorphogenesisConfig()
         if unknown := set(self.config.kinds) - set(MUTATIONS):
@@ -105,8 +107,8 @@ class Morphogenesis:
         self._model, self._optimizer, self._seed = model, optimizer, seed
         self._stateful, self._sink = tuple(stateful), sink or FanOut()
         cost = self.surgeon.graph.cost
-        budget = Budget.of(self.config, cost.num_parameters, cost.flops_per_sample)
-        self._proposer = Proposer(self.config, budget, evidence_batches, loss_function)
+        self.surgeon.budget = budget_of(self.config, cost.num_parameters, cost.flops_per_sample, batch_size)
+        self._proposer = Proposer(self.config, evidence_batches, loss_function)
         self._trial: _Trial | None = None
         self._num_steps = 0
         self._is_finite = True
@@ -196,6 +198,7 @@ class Morphogenesis:
             "history": self.history.to_json(),
             "lineage": self.surgeon.lineage.to_json(),
             "proposer": self._proposer.state_dict(),
+            "budget": asdict(self.surgeon.budget) if self.surgeon.budget else None,
             "num_steps": self._num_steps,
         }
 
@@ -211,8 +214,9 @@ class Morphogenesis:
                 "morphogenesis: the model has been changed already, needed its seed model. Build model, optimizer and "
                 "engine again, then load."
             )
-        lineage = Lineage.from_json(state["lineage"])
+        lineage, budget = Lineage.from_json(state["lineage"]), state["budget"]
         self.surgeon = replay(self._model, lineage, self.surgeon.inputs, self._optimizer, self._seed)
+        self.surgeon.budget = Budget(**budget) if budget else None  # the seed network's
         self.history = History(**state["history"])
         self._proposer.load_state_dict(state["proposer"])
         self._num_steps = state["num_steps"]

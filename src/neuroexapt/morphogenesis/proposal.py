@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import SurgeryError
+from neuroexapt.errors import BudgetError, SurgeryError
 from neuroexapt.events import ProposalMade
 from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
-from neuroexapt.morphogenesis.budget import Budget
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.policies import POLICIES, by_evidence, predicted, score, uniform
 from neuroexapt.morphogenesis.verdict import Verdict
@@ -93,11 +92,10 @@ class Proposer:
     def __init__(
         self,
         config: MorphogenesisConfig,
-        budget: Budget,
         evidence_batches: Batches | None,
         loss_function: LossFunction,
     ) -> None:
-        self._config, self._budget = config, budget
+        self._config = config
         self._evidence_batches = evidence_batches
         self._loss_function = loss_function
         self.flops_spent = 0
@@ -112,28 +110,24 @@ class Proposer:
             batches = self._evidence_batches(history.epoch) if self._evidence_batches is not None else None
             try:
                 found = assay(surgeon, mutation, batches, self._loss_function)
+            except BudgetError as error:
+                logger.info("%s", error)
+                continue
             except SurgeryError as error:
                 logger.warning("candidate refused: %s", error)
                 continue
             cost = surgeon.graph.cost
             samples = 3 * (found.evidence.num_samples if found.evidence else 0) + OBSERVATIONS * cost.batch_size
             self.flops_spent += samples * (cost.flops_per_sample + found.flop_delta)
-            refusal = self._budget.refusal(
-                cost.num_parameters + found.parameter_delta, cost.flops_per_sample + found.flop_delta
-            )
-            if refusal:
-                logger.info("%s: refused: %s", found.description, refusal)
-            else:
-                admitted.append(replace(found, order=order))
+            admitted.append(replace(found, order=order))
         return POLICIES[self._config.policy](admitted, history)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the budget and what has been spent, as JSON."""
-        return {"budget": [self._budget.num_parameters, self._budget.flops], "flops_spent": self.flops_spent}
+        """Returns what has been spent, as JSON."""
+        return {"flops_spent": self.flops_spent}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes a saved state over: the budget stays that of the seed network."""
-        self._budget = Budget(*state["budget"])
+        """Takes a saved state over."""
         self.flops_spent = state["flops_spent"]
 
 

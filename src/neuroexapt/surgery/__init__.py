@@ -1,5 +1,7 @@
 """Changing a model: mutations as values, one writer, patches that can be taken back."""
 
+from neuroexapt.surgery.budget import Budget
+from neuroexapt.surgery.forecast import Forecast, Prospect
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import Mutation, parse
 from neuroexapt.surgery.mutations import (
@@ -24,12 +26,15 @@ __all__ = [
     "AddPooling",
     "AddRegularization",
     "AddResidual",
+    "Budget",
+    "Forecast",
     "HybridDivision",
     "InsertLayer",
     "Lineage",
     "Mutation",
     "Patch",
     "Plan",
+    "Prospect",
     "Surgeon",
     "Widen",
     "candidates",

@@ -127,7 +127,7 @@ def _free(module: nn.Module, log: UndoLog) -> None:
 def _graft(model: nn.Module, edit: GraftEdit, log: UndoLog, leader: nn.Module | None) -> None:
     site = model.get_submodule(edit.site)
     like = next((p for p in [*site.parameters(), *model.parameters()] if p.is_floating_point()), torch.empty(0))
-    with generators_kept(seed=edit.seed), torch.device("cpu"):
+    with generators_kept(seed=edit.seed), torch.device("meta" if like.is_meta else "cpu"):
         piece = PIECES[edit.piece](**edit.arguments)
     piece = piece.to(dtype=like.dtype, device=like.device).train(site.training)
     if leader is not None and not any(p.requires_grad for p in model.parameters()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,8 @@ from neuroexapt.graph import (
 )
 from neuroexapt.surgery.apply import write
 from neuroexapt.surgery.averages import averages_inside, check_same
+from neuroexapt.surgery.budget import Budget
+from neuroexapt.surgery.forecast import Forecast, Prospect
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
@@ -59,6 +62,7 @@ class Surgeon:
         objective: Mean loss of the model that it is given on calibration data, for plans that measure activations or
             gradients (pruning by importance, informed new units); without it activations come from the example inputs.
         loss: The loss module of the training loop, for edits that change a setting of it (label smoothing).
+        budget: What the model may cost; an edit beyond it is refused on fake tensors, before anything is allocated.
 
     Raises:
         InputError: The model is wrapped, sharded, scripted or quantized, or an average is not a copy of it.
@@ -73,9 +77,11 @@ class Surgeon:
         averages: nn.Module | Sequence[nn.Module] = (),
         objective: Callable[[nn.Module], Tensor] | None = None,
         loss: nn.Module | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.objective = objective
         self.loss = loss
+        self.budget = budget
         self.model = unwrapped(model)
         self.averages = averages_inside(self.model, averages)
         self._is_meta = is_meta(self.model)
@@ -108,10 +114,24 @@ class Surgeon:
         """Returns what ``apply`` would change; changes nothing."""
         return mutation.plan(self.graph, torch.Generator().manual_seed(self._next_seed()))
 
+    def forecast(self, mutation: Mutation | None = None, *, batch_size: int | None = None) -> Forecast:
+        """Predicts what the model costs in training after an edit, on fake tensors; without one, as it is now.
+
+        Args:
+            mutation: The edit.
+            batch_size: Samples in one training step; those of the example inputs by default.
+
+        Raises:
+            SurgeryError: The edit cannot be done.
+            TraceError: The model's forward fails on fake tensors.
+        """
+        return self._prospect(self.plan(mutation) if mutation else Plan(), batch_size).forecast
+
     def apply(self, mutation: Mutation) -> Patch:
         """Plans, applies and verifies one mutation.
 
         Raises:
+            BudgetError: It would cost more than the budget admits; nothing has been allocated.
             SurgeryError: It was refused or failed; everything is as it was.
         """
         is_fresh = self._graph is None
@@ -157,6 +177,9 @@ class Surgeon:
         before = self.graph if verify else self._traced()
         description = mutation.describe(before)
         plan = mutation.plan(before, torch.Generator().manual_seed(seed))
+        if self.budget is not None:
+            size = self.budget.batch_size
+            self.budget.check(partial(self._prospect, Plan(), size), self._prospect(plan, size), description)
         names = {name for name, _ in self.model.named_parameters()}
         seen = self._witness.look() if verify else None
         log = UndoLog()
@@ -185,6 +208,9 @@ class Surgeon:
         self._graph, self._is_tested = after, False
         self.lineage = self.lineage.then(mutation, seed)
         return patch
+
+    def _prospect(self, plan: Plan, batch_size: int | None) -> Prospect:
+        return Prospect(self.model, self.inputs, self.optimizers, len(self.averages), plan, batch_size)
 
     def _write(self, plan: Plan, log: UndoLog, is_replay: bool) -> None:
         for index, average in enumerate(self.averages):

@@ -97,6 +97,7 @@ class Run:
             stateful=[self.progress, self._step],
             evidence_batches=self.feed.evidence,
             sink=events,
+            batch_size=config.train.batch_size,
         )
         cost = self.engine.surgeon.graph.cost
         self.num_parameters_start, self.flops_start = cost.num_parameters, cost.flops_per_sample

@@ -1,0 +1,33 @@
+"""FLOPs of operators by the formulas of ``torch.utils.flop_counter``, counted while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from neuroexapt.graph.rules.stand_ins import run
+
+
+def operator_flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int | None:
+    """Returns the FLOPs of one operator, a multiply-add as two, or ``None`` where there is no formula."""
+    formula = flop_registry.get(getattr(func, "_overloadpacket", None))
+    return None if formula is None else int(formula(*args, **kwargs, out_val=result))
+
+
+class FlopCount(TorchDispatchMode):
+    """Sums the FLOPs of what runs inside, as the cost of a ``ModelGraph`` does, in ``flops``."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operator and counts."""
+        result = run(func, args, kwargs or {})
+        self.flops += operator_flops(func, args, kwargs or {}, result) or 0
+        return result
