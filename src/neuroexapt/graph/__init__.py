@@ -17,7 +17,7 @@ from neuroexapt.graph.fakes import (
 from neuroexapt.graph.flops import FlopCount
 from neuroexapt.graph.free_attention import FreeAttention, is_freeable
 from neuroexapt.graph.groups import ChannelGroup, Member
-from neuroexapt.graph.growth import Growth, Silent
+from neuroexapt.graph.growth import Growth, Silent, division
 from neuroexapt.graph.isolation import attributes_kept, generators_kept, settings_of
 from neuroexapt.graph.makers import Maker, scaling
 from neuroexapt.graph.model_graph import ModelGraph
@@ -28,7 +28,7 @@ from neuroexapt.graph.regions import region
 from neuroexapt.graph.resizing import Resizing
 from neuroexapt.graph.scalars import ScaleChange
 from neuroexapt.graph.sizes import resized
-from neuroexapt.graph.space import Space, is_pinned, resolve
+from neuroexapt.graph.space import Space, is_pinned, leaves, resolve
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
 from neuroexapt.graph.wrappers import is_meta, unwrapped
@@ -55,6 +55,7 @@ __all__ = [
     "attributes_kept",
     "canonical_names",
     "distrusted_groups",
+    "division",
     "fake_forward",
     "forget_compiled_code",
     "forward_error",
@@ -64,6 +65,7 @@ __all__ = [
     "is_inexact",
     "is_meta",
     "is_pinned",
+    "leaves",
     "memory_order",
     "named_tensors",
     "permutation_error",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from neuroexapt.graph.copies import Copies, Unmendable, copies
-from neuroexapt.graph.makers import FACTORS, Maker, scaling, vanishing
+from neuroexapt.graph.makers import FACTORS, Maker, dividing, scaling, vanishing
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.tape import Operation, Tape
 
@@ -51,6 +51,25 @@ def growth(tape: Tape, leaf: Space, outputs: Sequence[int]) -> Growth | str:
     return found
 
 
+def division(tape: Tape, leaf: Space) -> frozenset[Maker] | str:
+    """Returns what must be multiplied by a unit's share, besides what reads it, where a unit is divided among copies.
+
+    Wherever a silent unit gets zeros a copy gets its share, but only a proportional way takes shares along.
+
+    Returns:
+        Makers of one operand of every contraction of two activations, or the reason why units cannot be divided.
+    """
+    found: set[Maker] = set()
+    for operation in tape:
+        if _mixes(tape, operation, leaf):
+            sides = [dividing(tape, number, leaf) for number in _sides(operation)]
+            makers = next((side for side in sides if side), None)
+            if makers is None:
+                return f"{operation} reads across the axis, and nothing that it reads is proportional to a parameter"
+            found |= makers
+    return frozenset(found)
+
+
 def _mixes(tape: Tape, operation: Operation, leaf: Space) -> bool:
     """Whether an operation mixes the units of the axis otherwise than through a parameter that reads them."""
     return any(leaf in leaves(space) for space in operation.reads)
@@ -58,17 +77,18 @@ def _mixes(tape: Tape, operation: Operation, leaf: Space) -> bool:
 
 def _silencing(tape: Tape, operation: Operation, leaf: Space) -> frozenset[Maker]:
     """Returns makers whose zeros keep new units out of a contraction; empty where it is none or none is found."""
+    sides = _sides(operation)
+    if operation.name in _BLIND_TO_ZEROS and tape.values[operation.inputs[0]].derived_from:
+        sides = [operation.inputs[0]]
+    return next((found for side in sides if (found := vanishing(tape, side, leaf))), frozenset())
+
+
+def _sides(operation: Operation) -> list[int]:
+    """Returns the operands of a contraction, the one that had better be changed first."""
+    names: tuple[str, ...] = ()
     if operation.name in FACTORS:
         first, second, _ = FACTORS[operation.name]
-        sides = [operation.number(second), operation.number(first)]
+        names = (second, first)
     elif "scaled_dot_product" in operation.name:
-        sides = [operation.number("key"), operation.number("query")]
-    elif operation.name in _BLIND_TO_ZEROS and tape.values[operation.inputs[0]].derived_from:
-        sides = [operation.inputs[0]]
-    else:
-        return frozenset()
-    for side in sides:
-        found = vanishing(tape, side, leaf) if side is not None else frozenset()
-        if found:
-            return found
-    return frozenset()
+        names = ("key", "query")
+    return [number for name in names if (number := operation.number(name)) is not None]

@@ -1,8 +1,9 @@
 """The makers of a tensor: parameters that it is proportional to, found by walking the tape backwards.
 
 Multiplying every maker by a constant multiplies the tensor by that constant (``scaling``); giving every maker zeros at
-some units of an axis gives the tensor zeros there (``vanishing``). With a fused projection only a part of a parameter
-makes the tensor; *picks* say which: the queries of ``qkv`` are index 0 of its factor 3.
+some units of an axis gives the tensor zeros there (``vanishing``), and where nothing but proportional steps lie
+between, multiplying them at some units multiplies the tensor there (``dividing``). With a fused projection only a part
+of a parameter makes the tensor; *picks* say which: the queries of ``qkv`` are index 0 of its factor 3.
 
 What cannot be followed has no makers, so that whoever asks must do without.
 """
@@ -75,16 +76,26 @@ def scaling(tape: Tape, number: int) -> Makers:
 def vanishing(tape: Tape, number: int, leaf: Space) -> Makers:
     """Returns the parameters, all holding ``leaf``, whose zeros at units of it make the tensor zero there."""
     found = _Walk(tape, leaf).of(number, frozenset(), 0)
+    return _all_holding(tape, found, leaf)
+
+
+def dividing(tape: Tape, number: int, leaf: Space) -> Makers:
+    """Returns the parameters, all holding ``leaf``, that the tensor is proportional to unit by unit."""
+    return _all_holding(tape, _Walk(tape, leaf, is_proportional=True).of(number, frozenset(), 0), leaf)
+
+
+def _all_holding(tape: Tape, found: Makers, leaf: Space) -> Makers:
     held = {value.parameter: value for value in tape.values if value.parameter}
     return found if all(_holds(held[maker.parameter], leaf) for maker in found) else NOTHING
 
 
 class _Walk:
-    """One walk backwards; ``leaf`` is the axis at which zeros are wanted, ``None`` when scaling."""
+    """One walk backwards; ``leaf`` is the axis at whose units something is wanted, ``None`` when scaling all of it."""
 
-    def __init__(self, tape: Tape, leaf: Space | None) -> None:
+    def __init__(self, tape: Tape, leaf: Space | None, is_proportional: bool = False) -> None:
         self.tape = tape
         self.leaf = leaf
+        self.is_proportional = is_proportional or leaf is None  # else zeros are enough
 
     def of(self, number: int, picks: frozenset[Pick], depth: int) -> Makers:
         value = self.tape.values[number]
@@ -97,7 +108,7 @@ class _Walk:
         if name in VIEW_RULES:
             source = operation.inputs[0]
             return self.of(source, picks | picked(self.tape, operation, number), depth + 1)
-        if name in (_PROPORTIONAL if self.leaf is None else _ZERO_AT_ZERO):
+        if name in (_PROPORTIONAL if self.is_proportional else _ZERO_AT_ZERO):
             return self.of(operation.inputs[0], picks, depth + 1)
         handler = _HANDLERS.get(name)
         return handler(self, operation, picks, depth + 1) if handler else NOTHING
@@ -147,7 +158,7 @@ def _product(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: i
     for number in factors:
         others = [n for n in operation.inputs if n != number]
         found = walk.any_of([number], picks, depth)
-        if found and (walk.leaf is not None or not _depends(walk.tape, others, {m.parameter for m in found})):
+        if found and (not walk.is_proportional or not _depends(walk.tape, others, {m.parameter for m in found})):
             return found
     return NOTHING
 
@@ -173,6 +184,8 @@ def _weight_norm(walk: _Walk, operation: Operation, picks: frozenset[Pick], dept
     """w = g v / |v|: proportional to g; zero columns of v stay zero and leave |v| alone (Salimans & Kingma 2016)."""
     direction, size = operation.inputs[:2]
     holds = walk.leaf is None or _holds(walk.tape.values[size], walk.leaf)
+    if not holds and walk.is_proportional:
+        return NOTHING
     return walk.of(size if holds else direction, picks, depth)
 
 

@@ -11,8 +11,10 @@ from neuroexapt.surgery.mutations import (
     AddPooling,
     AddRegularization,
     AddResidual,
+    ExpandBottleneck,
     HybridDivision,
     InsertLayer,
+    SplitUnits,
     Widen,
 )
 from neuroexapt.surgery.patch import Patch
@@ -27,6 +29,7 @@ __all__ = [
     "AddRegularization",
     "AddResidual",
     "Budget",
+    "ExpandBottleneck",
     "Forecast",
     "HybridDivision",
     "InsertLayer",
@@ -35,6 +38,7 @@ __all__ = [
     "Patch",
     "Plan",
     "Prospect",
+    "SplitUnits",
     "Surgeon",
     "Widen",
     "candidates",

@@ -1,12 +1,15 @@
 """From new sizes of axes to edits of tensors: silent units, copies, and what must be rescaled for either.
 
-One function for every mutation that makes an axis longer; which way an axis grows is the graph's answer (``growth``).
+One function for every mutation that makes an axis longer; which way an axis grows is the graph's answer (``growth``),
+unless the mutation says for some axes how their units begin (``Units``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -22,16 +25,18 @@ from neuroexapt.graph import (
     Silent,
     Space,
     canonical_names,
+    division,
     is_freeable,
+    leaves,
     region,
     resolve,
     scaling,
 )
 from neuroexapt.graph import resized as size_of
+from neuroexapt.surgery.gather import edited
 from neuroexapt.surgery.mutation import draw_seed
 from neuroexapt.surgery.plan import TensorEdit, fill_for
-
-UNEVEN = 0.25  # shares of copied units differ by up to this fraction, so that training tells copies apart
+from neuroexapt.surgery.units import UNEVEN, Units, positions
 
 
 @dataclass
@@ -40,15 +45,32 @@ class _Changes:
 
     silent: dict[str, list[Tensor]] = field(default_factory=dict)
     factors: dict[str, list[Tensor]] = field(default_factory=dict)
+    heard: set[tuple[str, int]] = field(default_factory=set)  # dimensions that read new units with random entries
+    twins: dict[str, list[Twins]] = field(default_factory=dict)
 
 
-def tensor_edits(graph: ModelGraph, resizing: Resizing, generator: torch.Generator) -> tuple[TensorEdit, ...]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Twins:
+    """Indices of one dimension whose entries repeat those of others."""
+
+    dim: int
+    indices: Tensor
+    origins: Tensor
+
+
+_SILENT: Mapping[Space, Units] = MappingProxyType({})
+
+
+def tensor_edits(
+    graph: ModelGraph, resizing: Resizing, generator: torch.Generator, begin: Mapping[Space, Units] = _SILENT
+) -> tuple[TensorEdit, ...]:
     """Returns the edits of all parameters and buffers that make some axes longer and preserve the function.
 
     Args:
         graph: The model.
         resizing: The new sizes, larger than the old ones.
         generator: Of the seeds of random entries and of the shares of copies.
+        begin: How the units of some axes begin; of the others silently, or where that is impossible as even copies.
 
     Raises:
         SurgeryError: An axis cannot grow to its new size without changing the function.
@@ -59,6 +81,10 @@ def tensor_edits(graph: ModelGraph, resizing: Resizing, generator: torch.Generat
         found = graph.growth(leaf)
         if isinstance(found, str):
             raise SurgeryError(found)
+        if leaf in begin:
+            maps[leaf] = begin[leaf].sources
+            _divide(graph, leaf, begin[leaf], resizing.sizes, changes)
+            continue
         maps[leaf] = _units(leaf, size, found)
         if isinstance(found, Silent):
             for path, mask in _regions(graph, found.zeros, resizing.sizes).items():
@@ -91,6 +117,57 @@ def _units(leaf: Space, size: int, growth: Silent | Copies) -> Tensor:
     return torch.arange(leaf.size).repeat(size // leaf.size)
 
 
+def _divide(graph: ModelGraph, leaf: Space, units: Units, sizes: Mapping[Space, int], changes: _Changes) -> None:
+    """What reads a unit is multiplied by the unit's share; twins get equal entries."""
+    makers = division(graph.tape, leaf)
+    if isinstance(makers, str):
+        raise SurgeryError(f"{makers}, so a unit cannot be divided among copies")
+    if makers and units.twins is not None:
+        raise SurgeryError("its units are multiplied with other activations, which pairs of opposite sign cannot be")
+    for path, value in graph.parameters.items():
+        for dim, space in enumerate(value.dims):
+            if leaf not in leaves(space):
+                continue
+            roles = graph.roles.get((path, dim), set())
+            if Role.CONSUME in roles:
+                if len(roles) > 1:
+                    raise SurgeryError(f"{path} both reads and makes its units, so it cannot hold their shares")
+                changes.factors.setdefault(path, []).append(_along(graph, path, dim, leaf, units.shares, sizes))
+            if units.twins is not None:
+                if set(leaves(space)) & (set(sizes) - {leaf}):
+                    raise SurgeryError(f"another axis grows with it in {path}, which leaves pairs no exact place")
+                if Role.CONSUME in roles:
+                    changes.heard.add((path, dim))
+                ids = positions(space, leaf, sizes)
+                indices, origins = units.twins.of(ids)
+                changes.twins.setdefault(path, []).append(Twins(dim, indices, origins))
+    _divide_makers(graph, leaf, makers, units.shares, sizes, changes)
+
+
+def _divide_makers(
+    graph: ModelGraph,
+    leaf: Space,
+    makers: Iterable[Maker],
+    shares: Tensor,
+    sizes: Mapping[Space, int],
+    changes: _Changes,
+) -> None:
+    for path, mask in _regions(graph, makers, sizes).items():
+        holding = [dim for dim, space in enumerate(graph.parameters[path].dims) if leaf in leaves(space)]
+        if len(holding) != 1:
+            raise SurgeryError(f"{path} holds the axis twice, so it cannot hold the shares of its units")
+        factor = torch.where(mask, _along(graph, path, holding[0], leaf, shares, sizes), 1.0)
+        changes.factors.setdefault(path, []).append(factor)
+
+
+def _along(graph: ModelGraph, path: str, dim: int, leaf: Space, values: Tensor, sizes: Mapping[Space, int]) -> Tensor:
+    """Returns one value for every unit as a tensor that broadcasts to the new shape of a parameter."""
+    dims = graph.parameters[path].dims
+    shape = [1] * len(dims)
+    shape[dim] = -1
+    return _spread(dims[dim], leaf, values, sizes).view(shape)
+
+
 def _rescale_readers(
     graph: ModelGraph,
     leaf: Space,
@@ -102,12 +179,8 @@ def _rescale_readers(
     """Each reading entry is shared among the copies of its unit."""
     count = sizes[leaf] // leaf.size
     for (path, dim), power in growth.powers.items():
-        dims = graph.parameters[path].dims
         shares = _shares(count, leaf.size, generator) * count ** (1 + float(power))
-        vector = _spread(dims[dim], leaf, shares.flatten(), sizes)
-        shape = [1] * len(dims)
-        shape[dim] = -1
-        changes.factors.setdefault(path, []).append(vector.view(shape))
+        changes.factors.setdefault(path, []).append(_along(graph, path, dim, leaf, shares.flatten(), sizes))
 
 
 def _shares(count: int, units: int, generator: torch.Generator) -> Tensor:
@@ -178,7 +251,21 @@ def _edits(
             continue
         has_new = {dim for dim, m in enumerate(maps) if m is not None and bool((m == NEW).any())}
         roles: dict[int, set[Role]] = {dim: graph.roles.get((path, dim), set()) for dim in has_new}
+        roles |= {dim: {Role.PRODUCE} for dim in has_new if (path, dim) in changes.heard}
         silent = changes.silent.get(path, [])
         fill = fill_for(roles, draw_seed(generator))
-        edits.append(TensorEdit(path, maps, fill, silent=tuple(silent), factors=tuple(factors)))
+        edit = TensorEdit(path, maps, fill, silent=tuple(silent), factors=tuple(factors))
+        if path in changes.twins:
+            edit = replace(edit, rewrite=partial(_with_twins, edit, tuple(changes.twins[path])))
+        edits.append(edit)
     return tuple(edits)
+
+
+def _with_twins(edit: TensorEdit, twins: tuple[Twins, ...], tensors: Mapping[str, Tensor]) -> Tensor:
+    result = edited(tensors[edit.path], replace(edit, factors=()))
+    for pair in twins:
+        origins = pair.origins.to(result.device)
+        result = result.index_copy(pair.dim, pair.indices.to(result.device), result.index_select(pair.dim, origins))
+    for factor in edit.factors:
+        result = result * factor.to(device=result.device, dtype=result.dtype)
+    return result

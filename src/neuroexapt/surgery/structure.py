@@ -1,12 +1,15 @@
-"""A model's structure without its numbers: a copy on the meta device, on which later steps of a plan are planned."""
+"""Copies of a model: of its structure alone, on which later steps of a plan are planned, or with its numbers, on which
+a plan is tried out.
+"""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from neuroexapt.graph import attributes_kept, named_tensors
 
@@ -16,10 +19,21 @@ def structure_of(model: nn.Module) -> nn.Module:
 
     Ties, train mode, hooks and Python attributes are the model's.
     """
+    return _copied(
+        model, lambda t: torch.empty_strided(t.size(), t.stride(), dtype=t.dtype, device=torch.device("meta"))
+    )
+
+
+def twin_of(model: nn.Module) -> nn.Module:
+    """Returns a deep copy with the same numbers and no gradients."""
+    return _copied(model, lambda tensor: tensor.detach().clone())
+
+
+def _copied(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
     memo: dict[int, Any] = {}
     for tensor in named_tensors(model).values():
-        empty = torch.empty_strided(tensor.size(), tensor.stride(), dtype=tensor.dtype, device="meta")
+        other = make(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
-        memo[id(tensor)] = nn.Parameter(empty, requires_grad=tensor.requires_grad) if is_parameter else empty
+        memo[id(tensor)] = nn.Parameter(other, requires_grad=tensor.requires_grad) if is_parameter else other
     with attributes_kept(model):
         return copy.deepcopy(model, memo)

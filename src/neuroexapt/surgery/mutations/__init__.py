@@ -5,9 +5,11 @@ from neuroexapt.surgery.mutations.add_branch import AddBranch
 from neuroexapt.surgery.mutations.add_pooling import AddPooling
 from neuroexapt.surgery.mutations.add_regularization import AddRegularization
 from neuroexapt.surgery.mutations.add_residual import AddResidual
+from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.registry import MUTATIONS
+from neuroexapt.surgery.mutations.split_units import SplitUnits
 from neuroexapt.surgery.mutations.widen import Widen
 
 __all__ = [
@@ -17,7 +19,9 @@ __all__ = [
     "AddPooling",
     "AddRegularization",
     "AddResidual",
+    "ExpandBottleneck",
     "HybridDivision",
     "InsertLayer",
+    "SplitUnits",
     "Widen",
 ]

@@ -6,12 +6,16 @@ from neuroexapt.surgery.mutations.add_branch import AddBranch
 from neuroexapt.surgery.mutations.add_pooling import AddPooling
 from neuroexapt.surgery.mutations.add_regularization import AddRegularization
 from neuroexapt.surgery.mutations.add_residual import AddResidual
+from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
+from neuroexapt.surgery.mutations.split_units import SplitUnits
 from neuroexapt.surgery.mutations.widen import Widen
 
 MUTATIONS: dict[str, type[Mutation]] = {
     "Widen": Widen,
+    "SplitUnits": SplitUnits,
+    "ExpandBottleneck": ExpandBottleneck,
     "InsertLayer": InsertLayer,
     "AddBranch": AddBranch,
     "AddResidual": AddResidual,
