@@ -60,14 +60,16 @@ def test_a_perturbation_is_declared_bounded_and_cancels_in_the_mean_of_the_incom
     share = torch.tensor(shares or (0.75 if mode == "asymmetric" else 0.5,) * 3, dtype=torch.float64)[:, None]
     assert (share * kept + (1 - share) * copied - old).abs().max() <= 1e-14
     moved = torch.cat([(kept - old).norm(dim=1), (copied - old).norm(dim=1)]) / old.norm(dim=1).repeat(2)
-    assert moved.max() <= 2 * size * share.max() * (1 + 1e-9) and moved.min() > 0
+    assert moved.max() <= 2 * size * share.max() * (1 + 1e-9)
+    assert moved.min() > 0
     with torch.no_grad():
         x = batch()
         change = (after(x) - before(x)).abs().max(1).values
         slope = before.layers[3].weight[:, list(UNITS)].abs() @ old.norm(dim=1)
         bound = 4 * (share * (1 - share)).max() * size * slope.max() * x.flatten(1).norm(dim=1)
         bound = bound * before.layers[5].weight.abs().sum(1).max()
-    assert (change <= bound).all() and change.max() > 0
+    assert (change <= bound).all()
+    assert change.max() > 0
 
 
 def test_the_change_of_a_smooth_unit_is_of_second_order() -> None:
@@ -89,7 +91,8 @@ def test_the_halves_of_a_functional_division_have_complementary_incoming_weights
     old = before.layers[1].weight[list(UNITS)]
     kept, copied = after.layers[1].weight[list(UNITS)], after.layers[1].weight[10:]
     assert (kept * copied).abs().max() <= 1e-15
-    assert ((kept - 2 * old).abs().min(1).values <= 1e-15).all() and ((kept == 0).sum(1) == 96).all()
+    assert ((kept - 2 * old).abs().min(1).values <= 1e-15).all()
+    assert ((kept == 0).sum(1) == 96).all()
 
 
 def test_the_steepest_direction_is_the_least_eigenvector_of_the_splitting_matrix() -> None:
@@ -105,7 +108,7 @@ def test_the_steepest_direction_is_the_least_eigenvector_of_the_splitting_matrix
         gradient = 2 * (model(x) - y) / y.numel() @ model.down.weight
         curvature = gradient * (-2 * torch.tanh(z) * (1 - torch.tanh(z).square()))
     old = model.up.weight.detach().clone()
-    before = float(objective(model))
+    before = objective(model).item()
     Surgeon(model, x, objective=objective).apply(
         SplitUnits(axis="up", units=(0, 2), mode="symmetric", perturbation=0.1, direction="steepest")
     )
@@ -114,8 +117,9 @@ def test_the_steepest_direction_is_the_least_eigenvector_of_the_splitting_matrix
         moved = model.up.weight.detach()[unit] - old[unit]
         assert moved.norm() == pytest.approx(0.1 * float(old[unit].norm()))
         assert abs(float(moved @ vectors[:, 0])) == pytest.approx(float(moved.norm()), rel=1e-6)
-        assert values[0] < 0 and torch.allclose(model.up.weight[3 + index] + model.up.weight[unit], 2 * old[unit])
-    assert float(objective(model)) < before
+        assert values[0] < 0
+        assert torch.allclose(model.up.weight[3 + index] + model.up.weight[unit], 2 * old[unit])
+    assert objective(model).item() < before
 
 
 def test_without_an_objective_the_steepest_direction_is_a_random_one_and_says_so() -> None:
@@ -138,7 +142,9 @@ def test_shares_are_adapted_to_what_the_loss_depends_on_and_carried_in_the_field
     model, target = build("mlp"), torch.arange(4) % 5
     surgeon = Surgeon(model, batch(), objective=lambda m: nn.functional.cross_entropy(m(batch()), target))
     mutation = SplitUnits.adapted(surgeon.graph, axis=AXIS, count=3)
-    assert mutation.mode == "adaptive" and min(mutation.shares) == 0.55 and max(mutation.shares) < 0.75
+    assert mutation.mode == "adaptive"
+    assert min(mutation.shares) == 0.55
+    assert max(mutation.shares) < 0.75
     assert parse(MUTATIONS, mutation.to_json()) == mutation
     assert surgeon.apply(mutation).output_change <= EXACT
 

@@ -71,10 +71,13 @@ def test_copies_have_uneven_shares_that_sum_to_one_and_the_moments_of_their_orig
     old = down.weight.detach().clone()
     patch = Surgeon(model, batch(), optimizer).apply(Widen(axis="layers.3", to=18, init="copy"))
     sources = patch.sources["layers.3.weight"].maps[0]
-    assert sources is not None and (torch.bincount(sources) >= 2).all() and len(sources) == 18
+    assert sources is not None
+    assert (torch.bincount(sources) >= 2).all()
+    assert len(sources) == 18
     assert torch.equal(up.weight[7:], up.weight[sources[7:]])
     moments = optimizer.state[up.weight]["exp_avg"]
-    assert moments.any() and torch.equal(moments[7:], moments[sources[7:]])
+    assert moments.any()
+    assert torch.equal(moments[7:], moments[sources[7:]])
     total = torch.zeros_like(old).index_add_(1, sources, down.weight.detach())
     assert (total - old).abs().max() <= EXACT * old.abs().max()
     shares = down.weight.detach() / old[:, sources]
@@ -85,9 +88,11 @@ def test_pairs_have_equal_incoming_and_opposite_outgoing_weights() -> None:
     model = build("mlp")
     patch = Surgeon(model, batch()).apply(Widen(axis="layers.3", to=11, init="pair"))
     up, down = model.layers[3], model.layers[5]
-    assert torch.equal(up.weight[7::2], up.weight[8::2]) and torch.equal(up.bias[7::2], up.bias[8::2])
+    assert torch.equal(up.weight[7::2], up.weight[8::2])
+    assert torch.equal(up.bias[7::2], up.bias[8::2])
     assert torch.equal(down.weight[:, 7::2], -down.weight[:, 8::2])
-    assert down.weight[:, 7:].all() and not torch.equal(up.weight[7], up.weight[9])
+    assert down.weight[:, 7:].all()
+    assert not torch.equal(up.weight[7], up.weight[9])
     assert (patch.sources["layers.3.weight"].maps[0] == NEW).sum() == 4
 
 
@@ -95,7 +100,8 @@ def test_pairs_of_a_flattened_axis_are_opposite_at_every_position() -> None:
     model = build("flatten_linear")
     Surgeon(model, batch()).apply(Widen(axis="conv", to=6, init="pair"))
     columns = model.fc1.weight.detach().view(9, 6, 16)
-    assert torch.equal(columns[:, 4], -columns[:, 5]) and columns[:, 4].all()
+    assert torch.equal(columns[:, 4], -columns[:, 5])
+    assert columns[:, 4].all()
 
 
 def test_an_average_of_the_model_gets_its_own_copies_and_the_same_pairs() -> None:
@@ -177,4 +183,5 @@ def test_what_cannot_be_done_is_refused_with_a_reason_before_anything_changes(
 def test_inits_are_planned_on_the_meta_device_too(init: str) -> None:
     model = structure_of(build("mlp"))
     Surgeon(model, batch()).apply(Widen(axis="layers.3", to=9, init=init))
-    assert model.layers[5].weight.shape == (5, 9) and model.layers[5].weight.is_meta
+    assert model.layers[5].weight.shape == (5, 9)
+    assert model.layers[5].weight.is_meta

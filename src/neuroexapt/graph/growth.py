@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuroexapt.graph.copies import Copies, Unmendable, copies
+from neuroexapt.graph.copies import Copies, Unmendable, copies, is_only_read
 from neuroexapt.graph.makers import FACTORS, Maker, dividing, scaling, vanishing
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.tape import Operation, Tape
@@ -51,23 +51,43 @@ def growth(tape: Tape, leaf: Space, outputs: Sequence[int]) -> Growth | str:
     return found
 
 
-def division(tape: Tape, leaf: Space) -> frozenset[Maker] | str:
-    """Returns what must be multiplied by a unit's share, besides what reads it, where a unit is divided among copies.
+@dataclass(frozen=True, slots=True)
+class Division:
+    """What must be multiplied by a unit's share where a unit is divided among copies.
+
+    Attributes:
+        readers: Parameters and the dimension through which each reads the axis.
+        makers: Of one operand of every contraction of two activations over the axis.
+    """
+
+    readers: frozenset[tuple[str, int]]
+    makers: frozenset[Maker]
+
+
+def division(tape: Tape, leaf: Space) -> Division | str:
+    """Returns what must be multiplied by a unit's share, or the reason why units cannot be divided.
 
     Wherever a silent unit gets zeros a copy gets its share, but only a proportional way takes shares along.
-
-    Returns:
-        Makers of one operand of every contraction of two activations, or the reason why units cannot be divided.
     """
     found: set[Maker] = set()
+    readers: set[tuple[str, int]] = set()
     for operation in tape:
+        for contraction in operation.contractions:
+            weight = tape.values[contraction.operand]
+            if weight.parameter is not None and leaf in leaves(contraction.space):
+                if all(tape.values[number].derived_from for number in operation.inputs):
+                    return f"{operation} reads the axis to compute a weight"
+                if not is_only_read(tape, contraction.operand):
+                    return f"{weight.parameter} both reads and makes the units"
+                dims = weight.parameter_dims[contraction.dim % len(weight.parameter_dims)]
+                readers |= {(weight.parameter, dim) for dim in dims}
         if _mixes(tape, operation, leaf):
             sides = [dividing(tape, number, leaf) for number in _sides(operation)]
             makers = next((side for side in sides if side), None)
             if makers is None:
                 return f"{operation} reads across the axis, and nothing that it reads is proportional to a parameter"
             found |= makers
-    return frozenset(found)
+    return Division(frozenset(readers), frozenset(found))
 
 
 def _mixes(tape: Tape, operation: Operation, leaf: Space) -> bool:

@@ -151,11 +151,7 @@ def _all(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) 
 
 def _product(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) -> Makers:
     factors = operation.inputs if operation.name == "mul" else operation.inputs[:1]
-    bare = [n for n in factors if walk.is_bare(n)]
-    found = walk.any_of(bare, picks, depth)
-    if found:
-        return found
-    for number in factors:
+    for number in sorted(factors, key=walk.is_bare, reverse=True):
         others = [n for n in operation.inputs if n != number]
         found = walk.any_of([number], picks, depth)
         if found and (not walk.is_proportional or not _depends(walk.tape, others, {m.parameter for m in found})):

@@ -119,29 +119,26 @@ def _units(leaf: Space, size: int, growth: Silent | Copies) -> Tensor:
 
 def _divide(graph: ModelGraph, leaf: Space, units: Units, sizes: Mapping[Space, int], changes: _Changes) -> None:
     """What reads a unit is multiplied by the unit's share; twins get equal entries."""
-    makers = division(graph.tape, leaf)
-    if isinstance(makers, str):
-        raise SurgeryError(f"{makers}, so a unit cannot be divided among copies")
-    if makers and units.twins is not None:
+    found = division(graph.tape, leaf)
+    if isinstance(found, str):
+        raise SurgeryError(f"{found}, so a unit cannot be divided among copies")
+    if found.makers and units.twins is not None:
         raise SurgeryError("its units are multiplied with other activations, which pairs of opposite sign cannot be")
     for path, value in graph.parameters.items():
         for dim, space in enumerate(value.dims):
             if leaf not in leaves(space):
                 continue
-            roles = graph.roles.get((path, dim), set())
-            if Role.CONSUME in roles:
-                if len(roles) > 1:
-                    raise SurgeryError(f"{path} both reads and makes its units, so it cannot hold their shares")
+            if (path, dim) in found.readers:
                 changes.factors.setdefault(path, []).append(_along(graph, path, dim, leaf, units.shares, sizes))
             if units.twins is not None:
                 if set(leaves(space)) & (set(sizes) - {leaf}):
                     raise SurgeryError(f"another axis grows with it in {path}, which leaves pairs no exact place")
-                if Role.CONSUME in roles:
+                if (path, dim) in found.readers:
                     changes.heard.add((path, dim))
                 ids = positions(space, leaf, sizes)
                 indices, origins = units.twins.of(ids)
                 changes.twins.setdefault(path, []).append(Twins(dim, indices, origins))
-    _divide_makers(graph, leaf, makers, units.shares, sizes, changes)
+    _divide_makers(graph, leaf, found.makers, units.shares, sizes, changes)
 
 
 def _divide_makers(

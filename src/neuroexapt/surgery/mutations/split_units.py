@@ -85,7 +85,7 @@ class SplitUnits(Mutation):
             if not group.can_widen or group.grows_by_factor or isinstance(division(graph.tape, group.leaf), str):
                 continue
             to = graph.size_from(group, max(group.size + 1, round(group.size * growth)))
-            if to <= 2 * group.size and not _is_tied(graph, group):
+            if to <= 2 * group.size:
                 yield cls(axis=group.name, units=busiest(graph, group, to - group.size))
 
     @classmethod
@@ -98,7 +98,7 @@ class SplitUnits(Mutation):
         group = group_at(graph, axis)
         gradients = measure(graph, (), gradients=True).gradients
         tensors = named_tensors(graph.model)
-        products = {path: (g * tensors[path]).abs() for path, g in gradients.items()}
+        products = {path: (g * tensors[path].detach()).abs() for path, g in gradients.items()}
         score = _by_unit(graph, group, products, Role.PRODUCE)
         units = sorted(score.topk(count).indices.tolist())
         relative = score[units] / score.max().clamp_min(torch.finfo(score.dtype).tiny)
@@ -246,8 +246,3 @@ def _by_unit(graph: ModelGraph, group: ChannelGroup, values: Mapping[str, Tensor
             sums = along.sum(1).double().cpu()
             total.index_add_(0, ids[ids >= 0], sums[ids >= 0])
     return total
-
-
-def _is_tied(graph: ModelGraph, group: ChannelGroup) -> bool:
-    """Whether a parameter both makes and reads the units through one dimension."""
-    return any(Role.CONSUME in m.roles and len(m.roles) > 1 for m in group.members)
