@@ -14,7 +14,9 @@ from neuroexapt.surgery.mutations import (
     ExpandBottleneck,
     HybridDivision,
     InsertLayer,
+    RemoveLayer,
     SplitUnits,
+    SwapOperation,
     Widen,
 )
 from neuroexapt.surgery.patch import Patch
@@ -38,8 +40,10 @@ __all__ = [
     "Patch",
     "Plan",
     "Prospect",
+    "RemoveLayer",
     "SplitUnits",
     "Surgeon",
+    "SwapOperation",
     "Widen",
     "candidates",
     "parse",

@@ -7,6 +7,7 @@ keys ``<site>.grafts.<index>.<name in the piece>`` and nothing is renamed. Deep 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 from torch import nn
@@ -71,6 +72,26 @@ def pieces_of(site: nn.Module) -> list[nn.Module]:
 def has_piece(site: nn.Module, kinds: tuple[type[nn.Module], ...]) -> bool:
     """Whether a piece of one of some kinds hangs on a module."""
     return any(isinstance(piece, kinds) for piece in pieces_of(site))
+
+
+def ungraft(site: nn.Module) -> Callable[[], None]:
+    """Gives a module of which every piece has left its own class back.
+
+    Returns:
+        A function that takes it back.
+    """
+    grafted: type[nn.Module] = type(site)
+    grafts = site._modules.get(CHILD)
+    if not isinstance(site, Grafted) or any(not isinstance(piece, nn.Identity) for piece in pieces_of(site)):
+        return lambda: None
+
+    def undo() -> None:
+        site.__class__ = grafted  # type: ignore[assignment]
+        site._modules[CHILD] = grafts
+
+    site.__class__ = own_class(site)
+    del site._modules[CHILD]
+    return undo
 
 
 def is_piece_path(path: str) -> bool:

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
+from neuroexapt.surgery.graft import CHILD, is_piece_path, ungraft
 from neuroexapt.surgery.plan import ParameterEdit, SlotEdit
 from neuroexapt.surgery.undo import UndoLog
 
 
 def replace(model: nn.Module, edit: SlotEdit, log: UndoLog) -> None:
-    """Puts another module in every place where a module is registered."""
+    """Puts another module in every place where a module is registered.
+
+    A site whose last piece leaves is of its own class again, so that its pickle does not need this package.
+    """
     leaving = model.get_submodule(edit.path)
     coming = model.get_submodule(edit.source) if edit.source else nn.Identity().train(leaving.training)
     for parent in list(model.modules()):
@@ -22,6 +26,8 @@ def replace(model: nn.Module, edit: SlotEdit, log: UndoLog) -> None:
             if child is leaving:
                 log.add(partial(parent._modules.__setitem__, name, leaving))
                 parent._modules[name] = coming
+    if is_piece_path(edit.path):
+        log.add(ungraft(model.get_submodule(edit.path.rpartition(f".{CHILD}.")[0])))
 
 
 def fill_slot(model: nn.Module, edit: ParameterEdit, tensors: Mapping[str, Tensor], log: UndoLog) -> None:

@@ -30,7 +30,7 @@ from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
-from neuroexapt.surgery.plan import Plan
+from neuroexapt.surgery.plan import DECLARED, Mode, Plan
 from neuroexapt.surgery.settings import write_settings
 from neuroexapt.surgery.undo import UndoLog
 from neuroexapt.surgery.verify import TOLERANCE
@@ -102,7 +102,7 @@ class Surgeon:
         """The graph of the model as it is now, self-tested by permuting every free axis."""
         graph = self._traced()
         if not self._is_tested and not self._is_meta:
-            self._freeze_distrusted(graph)
+            _freeze_distrusted(graph)
             self._is_tested = True
         return graph
 
@@ -126,6 +126,27 @@ class Surgeon:
             TraceError: The model's forward fails on fake tensors.
         """
         return self._prospect(self.plan(mutation) if mutation else Plan(), batch_size).forecast
+
+    def measure_change(self, mutation: Mutation) -> dict[Mode, float]:
+        """Returns how much a mutation would change the outputs: made, measured and taken back to the bit.
+
+        Returns:
+            The largest relative change of any output on the example inputs, for each mode that was run; nothing on the
+            meta device, where there are no numbers.
+
+        Raises:
+            SurgeryError: It cannot be done, does not run, or gives other shapes, NaN or infinity.
+        """
+        description, plan, log = mutation.describe(self.graph), self.plan(mutation), UndoLog()
+        if self._is_meta:
+            return {}
+        seen = self._witness.look()
+        try:
+            self._write(plan, log, is_replay=False)
+            return self._witness.compare(seen, description, DECLARED)
+        finally:
+            log.roll_back()
+            forget_compiled_code()
 
     def apply(self, mutation: Mutation) -> Patch:
         """Plans, applies and verifies one mutation.
@@ -180,7 +201,7 @@ class Surgeon:
         if self.budget is not None:
             size = self.budget.batch_size
             self.budget.check(partial(self._prospect, Plan(), size), self._prospect(plan, size), description)
-        names = {name for name, _ in self.model.named_parameters()}
+        known = {id(p) for p in self.model.parameters()}
         seen = self._witness.look() if verify else None
         log = UndoLog()
         try:
@@ -201,7 +222,7 @@ class Surgeon:
             parameter_delta=after.cost.num_parameters - before.cost.num_parameters,
             flop_delta=after.cost.flops_per_sample - before.cost.flops_per_sample,
             sources=plan.sources(),
-            added=tuple(name for name, _ in self.model.named_parameters() if name not in names),
+            added=tuple(name for name, p in self.model.named_parameters() if id(p) not in known),
             _undo=log,
         )
         self._applied.append((patch, before))
@@ -219,13 +240,6 @@ class Surgeon:
         for average in self.averages:
             write(average, (), plan, log, leader=self.model)
         write_settings(self.model, self.optimizers, self.loss, plan, log, is_replay)
-
-    def _freeze_distrusted(self, graph: ModelGraph) -> None:
-        is_fine = all(p.dtype in TOLERANCE for p in self.model.parameters() if is_inexact(p))
-        tolerance = SELF_TEST_TOLERANCE if is_fine else COARSE_SELF_TEST_TOLERANCE
-        for group, error in distrusted_groups(graph, torch.Generator().manual_seed(0), tolerance):
-            logger.warning("%s: permuting this axis changed the outputs by %.1e; it is frozen", group.name, error)
-            graph.freeze(group, f"the self-test failed: permuting it changed the outputs by {error:.1e}")
 
 
 def candidates(graph: ModelGraph, kinds: Sequence[str] | None = None, *, growth: float = 1.5) -> list[Mutation]:
@@ -275,3 +289,11 @@ def replay(
             raise SurgeryError(f"lineage step {index}: {error} Was it made from another seed model?") from error
     surgeon.forget_patches()
     return surgeon
+
+
+def _freeze_distrusted(graph: ModelGraph) -> None:
+    is_fine = all(p.dtype in TOLERANCE for p in graph.model.parameters() if is_inexact(p))
+    tolerance = SELF_TEST_TOLERANCE if is_fine else COARSE_SELF_TEST_TOLERANCE
+    for group, error in distrusted_groups(graph, torch.Generator().manual_seed(0), tolerance):
+        logger.warning("%s: permuting this axis changed the outputs by %.1e; it is frozen", group.name, error)
+        graph.freeze(group, f"the self-test failed: permuting it changed the outputs by {error:.1e}")

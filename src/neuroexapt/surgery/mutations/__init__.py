@@ -9,7 +9,9 @@ from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.registry import MUTATIONS
+from neuroexapt.surgery.mutations.remove_layer import RemoveLayer
 from neuroexapt.surgery.mutations.split_units import SplitUnits
+from neuroexapt.surgery.mutations.swap_operation import SwapOperation
 from neuroexapt.surgery.mutations.widen import Widen
 
 __all__ = [
@@ -22,6 +24,8 @@ __all__ = [
     "ExpandBottleneck",
     "HybridDivision",
     "InsertLayer",
+    "RemoveLayer",
     "SplitUnits",
+    "SwapOperation",
     "Widen",
 ]

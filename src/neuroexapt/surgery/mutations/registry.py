@@ -9,7 +9,9 @@ from neuroexapt.surgery.mutations.add_residual import AddResidual
 from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
+from neuroexapt.surgery.mutations.remove_layer import RemoveLayer
 from neuroexapt.surgery.mutations.split_units import SplitUnits
+from neuroexapt.surgery.mutations.swap_operation import SwapOperation
 from neuroexapt.surgery.mutations.widen import Widen
 
 MUTATIONS: dict[str, type[Mutation]] = {
@@ -23,4 +25,6 @@ MUTATIONS: dict[str, type[Mutation]] = {
     "AddAttention": AddAttention,
     "AddPooling": AddPooling,
     "AddRegularization": AddRegularization,
+    "SwapOperation": SwapOperation,
+    "RemoveLayer": RemoveLayer,
 }

@@ -3,6 +3,7 @@
 from neuroexapt.surgery.pieces.channel_gate import ChannelGate
 from neuroexapt.surgery.pieces.conv_branch import ConvBranch
 from neuroexapt.surgery.pieces.downsample import Downsample
+from neuroexapt.surgery.pieces.gated_operation import GatedOperation
 from neuroexapt.surgery.pieces.inserted_conv import InsertedConv
 from neuroexapt.surgery.pieces.inserted_linear import InsertedLinear
 from neuroexapt.surgery.pieces.inserted_separable import InsertedSeparable
@@ -21,6 +22,7 @@ __all__ = [
     "ChannelGate",
     "ConvBranch",
     "Downsample",
+    "GatedOperation",
     "InsertedConv",
     "InsertedLinear",
     "InsertedSeparable",

@@ -5,6 +5,7 @@ from torch import nn
 from neuroexapt.surgery.pieces.channel_gate import ChannelGate
 from neuroexapt.surgery.pieces.conv_branch import ConvBranch
 from neuroexapt.surgery.pieces.downsample import Downsample
+from neuroexapt.surgery.pieces.gated_operation import GatedOperation
 from neuroexapt.surgery.pieces.inserted_conv import InsertedConv
 from neuroexapt.surgery.pieces.inserted_linear import InsertedLinear
 from neuroexapt.surgery.pieces.inserted_separable import InsertedSeparable
@@ -30,4 +31,5 @@ PIECES: dict[str, type[nn.Module]] = {
     "RampedDropPath": RampedDropPath,
     "RampedDropout": RampedDropout,
     "SkipConnection": SkipConnection,
+    "GatedOperation": GatedOperation,
 }

@@ -1,0 +1,184 @@
+"""``RemoveLayer``: a layer that leaves, by being passed by, by folding into its neighbour, or for its successor."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Self, get_args
+
+import torch
+from torch import nn
+
+from neuroexapt.errors import SurgeryError
+from neuroexapt.graph import ModelGraph, is_meta
+from neuroexapt.surgery.folds import NotFoldable, fold
+from neuroexapt.surgery.graft import CHILD, Grafted, is_piece_path
+from neuroexapt.surgery.identity import passage
+from neuroexapt.surgery.mutation import Mutation
+from neuroexapt.surgery.pieces import GatedOperation
+from neuroexapt.surgery.plan import DECLARED, EXACT, IN_TRAIN, Mode, Plan, SlotEdit
+
+How = Literal["bypass", "fold", "settle"]
+
+_SMALL = 65536  # entries of a gain or scale; larger parameters are not read to find candidates
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoveLayer(Mutation):
+    """Takes a layer, a block or an inserted piece out of the model; its name stays, on an ``nn.Identity``.
+
+    ``bypass`` lets what went into the module come out of it: exact where the module is the identity on random numbers
+    too, declared otherwise. ``fold`` multiplies a batch norm into the layer before it (exact in eval mode; Jacob et al.
+    2018, section 3.2), or a linear layer or 1x1 convolution into the linear layer before or behind it (exact).
+    ``settle`` ends a ``SwapOperation``: its new operation takes the module's place (exact when its gate is at 1).
+
+    Attributes:
+        path: Of the module, or of a piece such as ``stem.relu.grafts.0``.
+        how: ``bypass``, ``fold`` or ``settle``.
+    """
+
+    path: str
+    how: How = "bypass"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path or self.how not in get_args(How):
+            raise ValueError(f"needs path: str and how: one of {', '.join(get_args(How))}, found {self.how!r}")
+
+    @classmethod
+    def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:
+        """What leaves without a trace: foldable layers, pieces and blocks without effect, finished exchanges."""
+        runs = Counter(call.path for call in graph.calls)
+        silent = _silent_parameters(graph)
+        for path, module in graph.model.named_modules():
+            if isinstance(module, GatedOperation):
+                if module.is_done and _piece_alone(graph, _site(path)):
+                    yield cls(path=_site(path), how="settle")
+            elif path and runs[path] == 1 and _is_foldable(graph, path):
+                yield cls(path=path, how="fold")
+            elif path and runs[path] == 1 and _may_be_silent(module, path, silent) and cls(path=path)._is_exact(graph):
+                yield cls(path=path)
+
+    def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
+        """Replaces the module in its slot; folding also rewrites the neighbour."""
+        self._module(graph)
+        if self.how == "settle":
+            return self._settled(graph)
+        if self.how == "fold":
+            try:
+                return fold(graph, self.path).plan
+            except NotFoldable as error:
+                raise self._refused(str(error)) from error
+        return self._bypassed(graph)
+
+    def _settled(self, graph: ModelGraph) -> Plan:
+        piece = _piece_alone(graph, self.path)
+        if piece is None:
+            raise self._refused("needed one gated operation on it and nothing else, as SwapOperation leaves it")
+        slot = SlotEdit(self.path, f"{self.path}.{CHILD}.0.operation")
+        return Plan(slots=(slot,), changes=EXACT if piece.is_done else DECLARED)
+
+    def _bypassed(self, graph: ModelGraph) -> Plan:
+        slots = tuple(SlotEdit(path) for path in (self.path, *_other_ends(graph.model, self.path)))
+        module = graph.model.get_submodule(self.path)
+        if is_piece_path(self.path) and _has_no_scale(module):
+            return Plan(slots=slots, changes=EXACT)
+        if is_piece_path(self.path) and len(slots) > 1:
+            return Plan(slots=slots, changes=DECLARED)
+        seen = passage(graph, self.path)
+        if seen.refusal:
+            raise self._refused(seen.refusal)
+        return Plan(slots=slots, changes=_declared(graph, module, seen.changes))
+
+    def _is_exact(self, graph: ModelGraph) -> bool:
+        try:
+            return not self._bypassed(graph).changes
+        except SurgeryError:
+            return False
+
+    def _module(self, graph: ModelGraph) -> nn.Module:
+        found: dict[str, nn.Module] = dict(graph.model.named_modules(remove_duplicate=False))
+        if self.path not in found:
+            raise SurgeryError(
+                f"{self.path}: no module of that path in {type(graph.model).__name__}; "
+                "needed a path from `model.named_modules()`."
+            )
+        if isinstance(found[self.path], nn.Identity):
+            raise self._refused("an nn.Identity is there already")
+        return found[self.path]
+
+    def _refused(self, reason: str) -> SurgeryError:
+        return SurgeryError(f"{self.path}: cannot {self.how}: {reason}. Choose another module or `how`.")
+
+    def describe(self, graph: ModelGraph) -> str:
+        """For example ``fold features.1 into features.0``."""
+        self._module(graph)
+        if self.how == "bypass":
+            return f"remove {self.path}"
+        if self.how == "settle":
+            return f"leave the new operation of {self.path} alone"
+        try:
+            return f"fold {self.path} into {fold(graph, self.path).into}"
+        except NotFoldable as error:
+            raise self._refused(str(error)) from error
+
+    @property
+    def place(self) -> str:
+        """The module."""
+        return self.path
+
+
+def _declared(graph: ModelGraph, module: nn.Module, changes: frozenset[Mode]) -> frozenset[Mode]:
+    if is_meta(graph.model):
+        return DECLARED
+    if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
+        return IN_TRAIN
+    return changes
+
+
+def _piece_alone(graph: ModelGraph, path: str) -> GatedOperation | None:
+    """Returns the gated operation of a site on which nothing else hangs."""
+    site = graph.model.get_submodule(path)
+    pieces = list(site.grafts) if isinstance(site, Grafted) else []
+    return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], GatedOperation) else None
+
+
+def _site(path: str) -> str:
+    return path.rpartition(f".{CHILD}.")[0]
+
+
+def _is_foldable(graph: ModelGraph, path: str) -> bool:
+    try:
+        fold(graph, path)
+    except NotFoldable:
+        return False
+    return True
+
+
+def _has_no_scale(piece: nn.Module) -> bool:
+    """Whether a piece adds ``scale * something`` with a scale that is zero."""
+    scale = piece._parameters.get("scale")
+    return scale is not None and not scale.is_meta and not bool(scale.any())
+
+
+def _silent_parameters(graph: ModelGraph) -> list[str]:
+    """Returns the gains and scales that are zero, as at the end of zero-initialised residual blocks."""
+    named = [] if is_meta(graph.model) else list(graph.model.named_parameters())
+    small = [(name, p) for name, p in named if p.numel() <= _SMALL and not name.endswith("bias")]
+    return [name for name, p in small if not bool(p.any())]
+
+
+def _may_be_silent(module: nn.Module, path: str, silent: list[str]) -> bool:
+    """Whether it is worth running: a piece, or a block that holds a gain of zeros."""
+    if is_piece_path(path):
+        return path.rpartition(".")[0].endswith(CHILD) and not isinstance(module, nn.Identity)
+    has_children = next(module.children(), None) is not None and not isinstance(module, Grafted)
+    return has_children and any(name.startswith(f"{path}.") for name in silent)
+
+
+def _other_ends(model: nn.Module, path: str) -> list[str]:
+    """Returns the pieces that share a wire with this one."""
+    wire = vars(model.get_submodule(path)).get("wire")
+    if wire is None or not is_piece_path(path):
+        return []
+    return [other for other, m in model.named_modules() if other != path and vars(m).get("wire") is wire]
