@@ -176,6 +176,20 @@ def test_the_optimizer_and_the_average_follow_a_fold() -> None:
     assert torch.equal(optimizer.state[model.features[0].weight]["exp_avg"], moment)
 
 
+def test_undoing_a_fold_lists_the_optimizers_state_in_its_old_order() -> None:
+    model = build("conv_bn").eval()
+    optimizer = AdamW(model.parameters())
+    model(batch()).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    before = list(optimizer.state_dict()["state"])
+    surgeon = Surgeon(model, batch(), optimizer)
+    patch = surgeon.apply(RemoveLayer(path="features.1", how="fold"))
+    assert len(optimizer.state_dict()["state"]) == len(before) - 2
+    surgeon.revert(patch)
+    assert list(optimizer.state_dict()["state"]) == before
+
+
 @pytest.mark.parametrize("site", ["features.2", "features.3"])
 def test_removing_what_was_inserted_is_exact_to_the_bit_and_leaves_the_users_own_class(site: str) -> None:
     model = build("conv_bn")

@@ -89,7 +89,8 @@ def ungraft(site: nn.Module) -> Callable[[], None]:
         site.__class__ = grafted  # type: ignore[assignment]
         site._modules[CHILD] = grafts
 
-    site.__class__ = own_class(site)
+    module: nn.Module = site
+    module.__class__ = own_class(site)
     del site._modules[CHILD]
     return undo
 

@@ -122,6 +122,7 @@ def abandon(optimizers: Sequence[Optimizer], gone: Sequence[nn.Parameter], log: 
     """Takes parameters that the model no longer has out of their groups, with their state."""
     leaving = {id(p) for p in gone}
     for optimizer in optimizers:
+        log.add(partial(_reorder, optimizer, list(optimizer.state)))
         for group in optimizer.param_groups:
             kept = [i for i, p in enumerate(group["params"]) if id(p) not in leaving]
             for key in ("params", "param_names"):
@@ -132,6 +133,13 @@ def abandon(optimizers: Sequence[Optimizer], gone: Sequence[nn.Parameter], log: 
             if parameter in optimizer.state:
                 log.add(partial(optimizer.state.__setitem__, parameter, optimizer.state[parameter]))
                 del optimizer.state[parameter]
+
+
+def _reorder(optimizer: Optimizer, parameters: Sequence[Tensor]) -> None:
+    """State dicts list the state in the order in which it was made; what came back comes where it was."""
+    for parameter in parameters:
+        if parameter in optimizer.state:
+            optimizer.state[parameter] = optimizer.state.pop(parameter)
 
 
 def _has_momentum(optimizer: Optimizer, parameters: Sequence[nn.Parameter]) -> bool:
