@@ -12,6 +12,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, trace
 from neuroexapt.surgery.apply import write
 from neuroexapt.surgery.mutation import Mutation, parse
+from neuroexapt.surgery.mutations.add_branch import AddBranch
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.widen import Widen
 from neuroexapt.surgery.plan import Plan
@@ -19,7 +20,7 @@ from neuroexapt.surgery.sites import channel_axis, ends_of_chains
 from neuroexapt.surgery.structure import structure_of
 from neuroexapt.surgery.undo import UndoLog
 
-PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, InsertLayer)}
+PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, InsertLayer, AddBranch)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
