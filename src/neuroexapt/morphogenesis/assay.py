@@ -39,7 +39,7 @@ class Assay:
 def assay(
     surgeon: Surgeon, mutation: Mutation, batches: Iterable[tuple[Any, Tensor]] | None, loss_function: LossFunction
 ) -> Assay:
-    """Applies a mutation, reads the gradient at its new entries, and reverts it to the bit.
+    """Applies a mutation, reads the gradient at its new entries if it makes any, and reverts it to the bit.
 
     Where the gradient cannot be read, because it is too large to hold or not finite, the assay has no evidence and a
     warning says why.
@@ -50,8 +50,9 @@ def assay(
     patch = surgeon.apply(mutation)
     try:
         evidence = None
-        if batches is not None:
-            entries = patch.new_entries(surgeon.model)
+        entries = patch.new_entries(surgeon.model)
+        has_new = any(mask is None or bool(mask.any()) for mask in entries.values())
+        if batches is not None and has_new:
             evidence = gradient_evidence(surgeon.model, batches, loss_function, entries)
     except (InputError, NonFiniteLossError) as error:
         logger.warning("%s: not measured: %s", patch.description, error)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -75,6 +75,7 @@ class Morphogenesis:
         loss_function: (outputs, targets) -> mean loss, for the evidence.
         sink: Takes the events.
         batch_size: Samples in one training step, for ``max_bytes``; those of the example inputs by default.
+        loss: The loop's loss module, for edits that change a setting of it (label smoothing).
 
     Raises:
         ConfigError: Unknown mutation kinds, or policy "evidence" without ``evidence_batches``.
@@ -93,6 +94,7 @@ class Morphogenesis:
         loss_function: LossFunction = F.cross_entropy,
         sink: EventSink | None = None,
         batch_size: int | None = None,
+        loss: nn.Module | None = None,
     ) -> None:
         self.config = config or MorphogenesisConfig()
         if unknown := set(self.config.kinds) - set(MUTATIONS):
@@ -102,7 +104,9 @@ class Morphogenesis:
                 'morphogenesis.policy: "evidence" reads gradients, and there is no data to read them from. '
                 'Pass evidence_batches, or choose policy="uniform".'
             )
-        self.surgeon = Surgeon(model, example_inputs, optimizer, seed)
+        self._objective = None if evidence_batches is None else _objective(evidence_batches, loss_function)
+        self._loss = loss
+        self.surgeon = Surgeon(model, example_inputs, optimizer, seed, objective=self._objective, loss=loss)
         self.history = History()
         self._model, self._optimizer, self._seed = model, optimizer, seed
         self._stateful, self._sink = tuple(stateful), sink or FanOut()
@@ -215,7 +219,15 @@ class Morphogenesis:
                 "engine again, then load."
             )
         lineage, budget = Lineage.from_json(state["lineage"]), state["budget"]
-        self.surgeon = replay(self._model, lineage, self.surgeon.inputs, self._optimizer, self._seed)
+        self.surgeon = replay(
+            self._model,
+            lineage,
+            self.surgeon.inputs,
+            self._optimizer,
+            self._seed,
+            objective=self._objective,
+            loss=self._loss,
+        )
         self.surgeon.budget = Budget(**budget) if budget else None  # the seed network's
         self.history = History(**state["history"])
         self._proposer.load_state_dict(state["proposer"])
@@ -272,3 +284,13 @@ class Morphogenesis:
                 reason=verdict.reason,
             )
         )
+
+
+def _objective(batches: Batches, loss_function: LossFunction) -> Callable[[nn.Module], Tensor]:
+    """Mean loss on the first batch of evidence of the first epoch: what plans that measure are given."""
+
+    def objective(model: nn.Module) -> Tensor:
+        inputs, targets = next(iter(batches(0)))
+        return loss_function(model(inputs), targets)
+
+    return objective

@@ -7,9 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 
-import torch.nn.functional as F
 from torch import nn
 
 from neuroexapt.config import GrowConfig, to_json
@@ -80,10 +78,11 @@ class Run:
         self._should_stop = should_stop
         self._began, self._seconds_before, self._flops = time.monotonic(), 0.0, 0
         self._num_steps, self._saved_epoch = 0, 0
+        criterion = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
         self._step = GuardedStep(
             self.model,
             self.optimizer,
-            partial(F.cross_entropy, label_smoothing=config.train.label_smoothing),
+            criterion,
             config.train.clip_norm,
             config.train.max_bad_batches,
             self._report_fault,
@@ -98,6 +97,7 @@ class Run:
             evidence_batches=self.feed.evidence,
             sink=events,
             batch_size=config.train.batch_size,
+            loss=criterion,
         )
         cost = self.engine.surgeon.graph.cost
         self.num_parameters_start, self.flops_start = cost.num_parameters, cost.flops_per_sample
