@@ -10,7 +10,12 @@ from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, AddBranch, HybridDivision, InsertLayer, Surgeon, Widen, parse
 
-PARTS = (Widen(axis="conv1", to=9), AddBranch(site="conv1", branch="1x1"), InsertLayer(site="conv1"), Widen(axis="conv2", to=12))
+PARTS = (
+    Widen(axis="conv1", to=9),
+    AddBranch(site="conv1", branch="1x1"),
+    InsertLayer(site="conv1"),
+    Widen(axis="conv2", to=12),
+)
 
 
 def test_later_parts_see_what_earlier_ones_made() -> None:
