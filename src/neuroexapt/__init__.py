@@ -24,6 +24,8 @@ if TYPE_CHECKING:
         Lineage,
         Mutation,
         Patch,
+        PruneUnits,
+        PruneWeights,
         RemoveLayer,
         SplitUnits,
         Surgeon,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
         Widen,
         candidates,
         replay,
+        select_units,
     )
     from neuroexapt.train import RunResult, Trainer, load_checkpoint, save_checkpoint
 
@@ -56,6 +59,8 @@ __all__ = [
     "MorphogenesisConfig",
     "Mutation",
     "Patch",
+    "PruneUnits",
+    "PruneWeights",
     "RemoveLayer",
     "RunResult",
     "SplitUnits",
@@ -69,6 +74,7 @@ __all__ = [
     "load_checkpoint",
     "replay",
     "save_checkpoint",
+    "select_units",
     "trace",
 ]
 
@@ -92,11 +98,14 @@ _ROOMS = {
         "Patch",
         "RemoveLayer",
         "SplitUnits",
+        "PruneUnits",
+        "PruneWeights",
         "Surgeon",
         "SwapOperation",
         "Widen",
         "candidates",
         "replay",
+        "select_units",
     ),
     "neuroexapt.train": ("RunResult", "Trainer", "load_checkpoint", "save_checkpoint"),
 }

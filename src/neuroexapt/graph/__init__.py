@@ -19,7 +19,7 @@ from neuroexapt.graph.free_attention import FreeAttention, is_freeable
 from neuroexapt.graph.groups import ChannelGroup, Member
 from neuroexapt.graph.growth import Growth, Silent, division
 from neuroexapt.graph.isolation import attributes_kept, generators_kept, settings_of
-from neuroexapt.graph.makers import Maker, scaling
+from neuroexapt.graph.makers import FACTORS, Maker, scaling, vanishing
 from neuroexapt.graph.model_graph import ModelGraph
 from neuroexapt.graph.permutation import distrusted_groups, is_inexact, permutation_error, relative_change
 from neuroexapt.graph.positions import NEW
@@ -29,11 +29,13 @@ from neuroexapt.graph.resizing import Resizing
 from neuroexapt.graph.scalars import ScaleChange
 from neuroexapt.graph.sizes import resized
 from neuroexapt.graph.space import Space, is_pinned, leaves, resolve
+from neuroexapt.graph.tape import Operation
 from neuroexapt.graph.tracing import trace
 from neuroexapt.graph.values import Role
 from neuroexapt.graph.wrappers import is_meta, unwrapped
 
 __all__ = [
+    "FACTORS",
     "NEW",
     "AttributeEdit",
     "ChannelGroup",
@@ -47,6 +49,7 @@ __all__ = [
     "Member",
     "ModelGraph",
     "ModuleCall",
+    "Operation",
     "Resizing",
     "Role",
     "ScaleChange",
@@ -79,5 +82,6 @@ __all__ = [
     "slots_holding",
     "trace",
     "unwrapped",
+    "vanishing",
     "without_compiler",
 ]

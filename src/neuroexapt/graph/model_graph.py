@@ -125,6 +125,13 @@ class ModelGraph:
         """
         return self._resizer.size_from(group.leaf, wanted)
 
+    def sizes_below(self, group: ChannelGroup, wanted: int) -> Mapping[Space, int]:
+        """Returns new sizes, near ``wanted``, of a group's axis and of all that the code ties to it.
+
+        Empty where the sizes in the user's code admit none. Nothing is run.
+        """
+        return self._resizer.shrunk(group.leaf, wanted)
+
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
         group.leaf.pin_reason = reason

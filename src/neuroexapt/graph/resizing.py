@@ -74,6 +74,18 @@ class Resizer:
         sizes = [*near, *(leaf.size * k for k in range(factor, factor + _NEAR))]
         return next((size for size in sizes if not self._ties.closure({leaf: size}).is_hopeless), factor * leaf.size)
 
+    def shrunk(self, leaf: Space, wanted: int) -> dict[Space, int]:
+        """Returns the sizes of a leaf and of all that follows it, at the first size that fits.
+
+        Tried from ``wanted`` downwards, then upwards; empty where there is none. Nothing is run.
+        """
+        below = range(wanted, max(wanted - _NEAR, 0), -1)
+        for size in [*below, *range(wanted + 1, leaf.size)]:
+            closure = self._ties.closure({leaf: size})
+            if not closure.is_hopeless:
+                return closure.sizes
+        return {}
+
     def resizability(self, leaves: Sequence[Space]) -> Resizability:
         """Finds the leaves that can be larger: more by an odd prime, else twice as many.
 

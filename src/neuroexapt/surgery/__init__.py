@@ -14,6 +14,8 @@ from neuroexapt.surgery.mutations import (
     ExpandBottleneck,
     HybridDivision,
     InsertLayer,
+    PruneUnits,
+    PruneWeights,
     RemoveLayer,
     SplitUnits,
     SwapOperation,
@@ -21,6 +23,7 @@ from neuroexapt.surgery.mutations import (
 )
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan
+from neuroexapt.surgery.selecting import select_units
 from neuroexapt.surgery.surgeon import Surgeon, candidates, replay
 
 __all__ = [
@@ -40,6 +43,8 @@ __all__ = [
     "Patch",
     "Plan",
     "Prospect",
+    "PruneUnits",
+    "PruneWeights",
     "RemoveLayer",
     "SplitUnits",
     "Surgeon",
@@ -48,4 +53,5 @@ __all__ = [
     "candidates",
     "parse",
     "replay",
+    "select_units",
 ]

@@ -19,6 +19,7 @@ from neuroexapt.graph import FreeAttention, generators_kept, is_meta, named_tens
 from neuroexapt.surgery.derived import compute_again, release_graphs, with_open_masks
 from neuroexapt.surgery.gather import edited, gather
 from neuroexapt.surgery.graft import attach, detach
+from neuroexapt.surgery.masks import lay_on, mask_for
 from neuroexapt.surgery.optimizer_state import abandon, adopt, check_movable, move_state
 from neuroexapt.surgery.pieces import PIECES
 from neuroexapt.surgery.plan import GraftEdit, Plan, TensorEdit
@@ -62,6 +63,7 @@ def _write(
     release_graphs(model)
     leaders = named_tensors(leader) if leader is not None else {}
     rewritten = {e.path: contents(tensors, e.path, e.rewrite) for e in plan.tensors if e.rewrite and not is_meta(model)}
+    masks = [(e, mask_for(e, tensors, leader)) for e in plan.masks]
     for parameter in plan.parameters:
         fill_slot(model, parameter, tensors, log)
     for edit in with_open_masks(plan.tensors):
@@ -73,6 +75,8 @@ def _write(
         _free(model.get_submodule(path), log)
     for slot in plan.slots:
         replace(model, slot, log)
+    for edit_of_mask, mask in masks:
+        lay_on(model, edit_of_mask, mask, log)
     for graft in plan.grafts:
         _graft(model, graft, log, leader)
     if optimizers:

@@ -92,6 +92,21 @@ class SlotEdit:
     source: str = ""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class MaskEdit:
+    """A mask of ``torch.nn.utils.prune`` on a weight.
+
+    Attributes:
+        module: Path of the module.
+        name: Of its parameter, without ``_orig``.
+        contents: The mask, 1 where a weight stays and 0 elsewhere; ``None`` takes the mask away.
+    """
+
+    module: str
+    name: str
+    contents: Contents | None
+
+
 @dataclass(frozen=True, slots=True)
 class GraftEdit:
     """A piece that is hung on a module of the user: it gets the module's output and what the module was given.
@@ -139,6 +154,7 @@ class Plan:
         freed: Paths of attention modules that become ``FreeAttention``.
         parameters: New parameters in empty slots.
         slots: Modules that leave their place.
+        masks: Pruning masks that come, change or go.
         grafts: Pieces that are hung on modules.
         settings: Values of the optimizer or the loss.
         changes: Modes in which the function may change, as the mutation declares; everywhere else it is verified.
@@ -150,6 +166,7 @@ class Plan:
     freed: tuple[str, ...] = ()
     parameters: tuple[ParameterEdit, ...] = ()
     slots: tuple[SlotEdit, ...] = ()
+    masks: tuple[MaskEdit, ...] = ()
     grafts: tuple[GraftEdit, ...] = ()
     settings: tuple[SettingEdit, ...] = ()
     changes: frozenset[Mode] = EXACT

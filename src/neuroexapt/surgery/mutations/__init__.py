@@ -8,6 +8,8 @@ from neuroexapt.surgery.mutations.add_residual import AddResidual
 from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
+from neuroexapt.surgery.mutations.prune_units import PruneUnits
+from neuroexapt.surgery.mutations.prune_weights import PruneWeights
 from neuroexapt.surgery.mutations.registry import MUTATIONS
 from neuroexapt.surgery.mutations.remove_layer import RemoveLayer
 from neuroexapt.surgery.mutations.split_units import SplitUnits
@@ -24,6 +26,8 @@ __all__ = [
     "ExpandBottleneck",
     "HybridDivision",
     "InsertLayer",
+    "PruneUnits",
+    "PruneWeights",
     "RemoveLayer",
     "SplitUnits",
     "SwapOperation",

@@ -9,6 +9,8 @@ from neuroexapt.surgery.mutations.add_residual import AddResidual
 from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.hybrid_division import HybridDivision
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
+from neuroexapt.surgery.mutations.prune_units import PruneUnits
+from neuroexapt.surgery.mutations.prune_weights import PruneWeights
 from neuroexapt.surgery.mutations.remove_layer import RemoveLayer
 from neuroexapt.surgery.mutations.split_units import SplitUnits
 from neuroexapt.surgery.mutations.swap_operation import SwapOperation
@@ -21,6 +23,8 @@ MUTATIONS: dict[str, type[Mutation]] = {
     "InsertLayer": InsertLayer,
     "AddBranch": AddBranch,
     "AddResidual": AddResidual,
+    "PruneUnits": PruneUnits,
+    "PruneWeights": PruneWeights,
     "HybridDivision": HybridDivision,
     "AddAttention": AddAttention,
     "AddPooling": AddPooling,

@@ -1,0 +1,106 @@
+"""Layers that lose columns when units go, and where each keeps a constant: its bias, or the norm behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from neuroexapt.graph import ModelGraph, Role, canonical_names, named_tensors
+from neuroexapt.surgery.plan import TensorEdit
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consumer:
+    """A weight ``[out, in / groups, ...]`` of linear layers or convolutions some of whose columns go.
+
+    Attributes:
+        weight: Its name.
+        modules: All layers that use it; each runs once per forward.
+        kept: Columns that stay, int64.
+        removed: Columns that go, int64.
+        groups: Of the convolution; 1 for a linear layer.
+    """
+
+    weight: str
+    modules: tuple[str, ...]
+    kept: Tensor
+    removed: Tensor
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Where a constant is added to a layer's output.
+
+    Attributes:
+        path: Of the tensor that holds it.
+        sign: -1 for a running mean, which is subtracted.
+        is_new: Whether ``path`` is a slot that is empty now.
+    """
+
+    path: str
+    sign: float
+    is_new: bool
+
+
+def losing_columns(graph: ModelGraph, edits: Mapping[str, TensorEdit]) -> dict[str, Consumer | str]:
+    """Returns for every weight that reads units that go its consumer, or why it has none."""
+    owners = _owners(graph.model)
+    found: dict[str, Consumer | str] = {}
+    for path, edit in edits.items():
+        for dim, kept in enumerate(edit.maps):
+            if kept is not None and Role.CONSUME in graph.roles.get((path, dim), ()):
+                found[path] = _consumer(graph, path, dim, kept, owners.get(path, []))
+    return found
+
+
+def shift_of(graph: ModelGraph, consumer: Consumer, module: str) -> Shift | None:
+    """Returns where a layer's constant goes: its bias, the running mean of a norm directly behind, a new bias."""
+    bias = graph.model.get_submodule(module)._parameters.get("bias")
+    if bias is not None:
+        path = canonical_names(graph.model)[id(bias)]
+        holders = [m for m in graph.model.modules() if any(p is bias for p in m._parameters.values())]
+        return Shift(path, 1.0, is_new=False) if len(holders) == 1 else None
+    mean = _running_mean_behind(graph, consumer, module)
+    return Shift(mean, -1.0, is_new=False) if mean else Shift(f"{module}.bias", 1.0, is_new=True)
+
+
+def _owners(model: nn.Module) -> dict[str, list[str]]:
+    names, found = canonical_names(model), dict[str, list[str]]()
+    for path, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                found.setdefault(names[id(parameter)], []).append(path)
+    return found
+
+
+def _consumer(graph: ModelGraph, path: str, dim: int, kept: Tensor, owners: list[str]) -> Consumer | str:
+    modules = [graph.model.get_submodule(owner) for owner in owners]
+    tensor = named_tensors(graph.model)[path]
+    is_layer = [isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.weight is tensor for m in modules]
+    if not modules or not all(is_layer) or dim != 1 or not tensor.is_floating_point():
+        return "it is not the weight of linear layers or convolutions alone"
+    if any(sum(call.path == owner for call in graph.calls) != 1 for owner in owners):
+        return "its layer does not run exactly once per forward"
+    readers = [op for op in graph.tape if any(graph.tape.values[c.operand].parameter == path for c in op.contractions)]
+    if len(readers) != len(owners):
+        return "something besides its layer reads it"
+    is_removed = torch.ones(tensor.shape[1], dtype=torch.bool)
+    is_removed[kept] = False
+    groups = getattr(modules[0], "groups", 1)
+    return Consumer(path, tuple(owners), kept, is_removed.nonzero().flatten(), groups)
+
+
+def _running_mean_behind(graph: ModelGraph, consumer: Consumer, module: str) -> str | None:
+    tape = graph.tape
+    made = [
+        op.outputs[0]
+        for op in tape
+        if op.module == module and any(tape.values[c.operand].parameter == consumer.weight for c in op.contractions)
+    ]
+    users = [op for op in tape if made and made[0] in op.inputs]
+    mean = users[0].number("running_mean") if len(users) == 1 else None
+    return tape.values[mean].parameter if mean is not None else None
