@@ -96,18 +96,27 @@ def test_a_gate_is_one_to_the_bit_in_every_precision() -> None:
 
 
 class Causal(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, form: str) -> None:
         super().__init__()
+        self.form = form
         self.enter, self.up, self.head = nn.Linear(4, 6), nn.Linear(6, 8), nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.tanh(self.enter(x)).unsqueeze(1)
-        x = F.scaled_dot_product_attention(x, x, x, is_causal=True).squeeze(1)
+        if self.form == "flag":
+            x = F.scaled_dot_product_attention(x, x, x, is_causal=True)
+        elif self.form == "mask":
+            hidden = torch.ones(x.shape[-2], x.shape[-2]).triu(1).bool()
+            x = (x @ x.mT).masked_fill(hidden, -torch.inf).softmax(-1) @ x
+        else:
+            x = x.cumsum(-2)
+        x = x.squeeze(1)
         return self.head(torch.relu(self.up(x)))
 
 
-def test_what_is_proposed_for_a_causal_model_does_not_see_the_future() -> None:
-    model, x = Causal().double().eval(), torch.randn(2, 5, 4, dtype=torch.float64)
+@pytest.mark.parametrize("form", ["flag", "mask", "running sum"])
+def test_what_is_proposed_for_a_causal_model_does_not_see_the_future(form: str) -> None:
+    model, x = Causal(form).double().eval(), torch.randn(2, 5, 4, dtype=torch.float64)
     surgeon = Surgeon(model, x)
     proposed = surgeon.candidates(["AddAttention", "AddPooling"])
     assert proposed

@@ -18,7 +18,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import AddRegularization, Lineage, Mutation, Surgeon, Widen, replay
 from neuroexapt.surgery.pieces import RampedDropout, RampedDropPath
-from neuroexapt.surgery.residuals import ends_of_branches
+from neuroexapt.surgery.residuals import Sums
 
 
 def noise(variant: str, site: str, **fields: object) -> AddRegularization:
@@ -120,7 +120,36 @@ def test_dropout_draws_from_the_generator_of_torch_and_leaves_eval_mode_alone() 
     ],
 )
 def test_residual_branches_are_found_by_what_their_output_is_added_to(network: str, expected: list[str]) -> None:
-    assert [call.path for call in ends_of_branches(trace(build(network), batch()))] == expected
+    assert [call.path for call in Sums(trace(build(network), batch())).branches()] == expected
+
+
+def test_a_branch_may_start_at_the_input_and_has_no_other_reader() -> None:
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x + self.first(x)
+            y = self.second(x)
+            return self.head(x + y) * y.mean()
+
+    assert [call.path for call in Sums(trace(Forked(), torch.randn(2, 8))).branches()] == ["first"]
+
+
+def test_a_sum_of_embeddings_is_no_residual_branch() -> None:
+    class Embedded(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens, self.types = nn.Embedding(9, 8), nn.Embedding(2, 8)
+            self.branch, self.head = nn.Linear(8, 8), nn.Linear(8, 3)
+
+        def forward(self, tokens: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+            x = self.tokens(tokens) + self.types(types.clamp(max=1))
+            return self.head(x + self.branch(x))
+
+    graph = trace(Embedded(), (torch.randint(9, (2, 5)), torch.randint(2, (2, 5))))
+    assert [call.path for call in Sums(graph).branches()] == ["branch"]
 
 
 def test_drop_path_is_refused_where_nothing_else_carries_the_sample() -> None:

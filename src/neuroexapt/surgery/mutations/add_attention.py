@@ -68,14 +68,15 @@ class AddAttention(Mutation):
     def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:
         """At the end of every chain: squeeze-and-excite for feature maps, self-attention for tokens.
 
-        In a model whose attention is masked, self-attention is causal: it must not see what the model may not see.
+        Self-attention is causal unless the model has attention that hides no position: it must not see what the model
+        may not see.
         """
-        masked = _is_masked(graph)
+        is_causal = not _is_bidirectional(graph)
         for call in ends_of_chains(graph):
             if is_map(call):
                 yield cls(site=call.path, variant="squeeze_excite")
             elif len(call.shape) == 3:
-                yield cls(site=call.path, variant="self", is_causal=masked)
+                yield cls(site=call.path, variant="self", is_causal=is_causal)
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Hangs one piece behind the site."""
@@ -123,11 +124,13 @@ def _eca_size(channels: int) -> int:
     return size if size % 2 else size + 1
 
 
-def _is_masked(graph: ModelGraph) -> bool:
-    """Whether any operator of the forward hides positions from others."""
+def _is_bidirectional(graph: ModelGraph) -> bool:
+    """Whether the forward has attention, and nothing in it hides positions from others."""
+    has_attention = False
     for operation in graph.tape:
         given = operation.arguments
         has_mask = any(given.get(name) is not None for name in ("attn_mask", "attn_bias"))
         if operation.name in _MASKS or given.get("is_causal") or has_mask:
-            return True
-    return False
+            return False
+        has_attention |= "scaled_dot_product" in operation.name or "softmax" in operation.name
+    return has_attention

@@ -12,7 +12,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall
 from neuroexapt.surgery.mutation import Mutation, draw_seed
 from neuroexapt.surgery.plan import IN_TRAIN, GraftEdit, Plan, SettingEdit
-from neuroexapt.surgery.residuals import ends_of_branches, is_added
+from neuroexapt.surgery.residuals import Sums
 from neuroexapt.surgery.sites import ends_of_chains, is_map, site_at
 
 Variant = Literal["dropout", "drop_path", "weight_decay", "label_smoothing"]
@@ -67,10 +67,11 @@ class AddRegularization(Mutation):
 
         Settings are not proposed: a graph does not know the optimizer and the loss.
         """
+        sums = Sums(graph)
         for call in ends_of_chains(graph):
-            if not is_added(graph, call):
+            if not sums.takes(call):
                 yield cls(variant="dropout", rate=PROPOSED_RATE, site=call.path, is_channelwise=is_map(call))
-        for call in ends_of_branches(graph):
+        for call in sums.branches():
             yield cls(variant="drop_path", rate=PROPOSED_RATE, site=call.path)
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
@@ -83,7 +84,7 @@ class AddRegularization(Mutation):
         arguments: dict[str, Any] = {"rate": self.rate, "num_steps": self.ramp_steps}
         if self.variant == "dropout":
             piece, arguments["positions"] = "RampedDropout", self._positions(call)
-        elif is_added(graph, call):
+        elif Sums(graph).takes(call):
             piece = "RampedDropPath"
         else:
             raise SurgeryError(
