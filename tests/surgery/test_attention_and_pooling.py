@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from contracts import test_mutation_laws as laws
+from contracts.experiment import experiment
 from contracts.networks import batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
@@ -39,11 +40,12 @@ every_variant = pytest.mark.parametrize(
 
 @every_variant
 def test_every_variant_meets_the_laws(network: str, mutation: Mutation) -> None:
-    laws.test_the_function_is_preserved_on_data_that_the_surgeon_never_saw(network, mutation)
-    laws.test_revert_restores_the_same_bytes(network, mutation)
-    laws.test_json_round_trip_and_replay_on_the_seed_model(network, mutation)
-    laws.test_every_parameter_with_new_entries_gets_a_gradient_there_within_two_steps(network, mutation)
-    laws.test_the_reported_deltas_equal_a_recount(network, mutation)
+    edit = experiment(network, mutation)
+    laws.test_the_function_is_preserved_on_data_that_the_surgeon_never_saw(edit)
+    laws.test_revert_restores_the_same_bytes(edit)
+    laws.test_json_round_trip_and_replay_on_the_seed_model(edit)
+    laws.test_every_parameter_with_new_entries_gets_a_gradient_there_within_two_steps(edit)
+    laws.test_the_reported_deltas_equal_a_recount(edit)
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,14 @@ from collections.abc import Iterable
 
 import pytest
 
+from contracts.experiment import objective
 from contracts.networks import batch, build
-from contracts.test_mutation_laws import FIRST
-from neuroexapt.surgery import Mutation, Plan, Surgeon
+from contracts.test_mutation_laws import CASES
+from neuroexapt.surgery import MUTATIONS, Mutation, Plan, Surgeon
+
+PLACES = [case for kind in MUTATIONS for case in {n: (n, m) for n, m in CASES if type(m).__name__ == kind}.values()][
+    ::3
+]
 
 PIECE = re.compile(r"(?P<site>.+)\.grafts\.\d+\..+")
 PRUNED = ("_orig", "_mask")  # torch.nn.utils.prune
@@ -38,16 +43,20 @@ def unexplained(before: list[str], after: list[str], modules: set[str], plan: Pl
     return [*gone, *came]
 
 
-@pytest.mark.parametrize(("network", "mutation"), FIRST, ids=[f"{n}-{type(m).__name__}" for n, m in FIRST])
+@pytest.mark.parametrize(("network", "mutation"), PLACES, ids=[f"{n}-{type(m).__name__}" for n, m in PLACES])
 def test_names_follow_the_rule_and_keep_their_order(network: str, mutation: Mutation) -> None:
     model = build(network)
-    surgeon = Surgeon(model, batch())
+    surgeon = Surgeon(model, batch(), objective=objective)
     before, modules = list(model.state_dict()), {path for path, _ in model.named_modules()}
     plan = surgeon.plan(mutation)
     surgeon.apply(mutation)
     after = list(model.state_dict())
     assert unexplained(before, after, modules, plan) == []
     assert [name for name in after if name in before] == [name for name in before if name in after]
+
+
+def test_every_kind_is_looked_at() -> None:
+    assert {type(mutation).__name__ for _, mutation in PLACES} == set(MUTATIONS)
 
 
 def test_the_rule_finds_a_name_that_breaks_it() -> None:

@@ -39,7 +39,7 @@ class Sums:
                 number = self._numbers[id(call.output)]
                 before, before_other = self._ancestors(number), self._ancestors(other)
                 shared = {n for n in before & before_other if n in self._tape.maker and self._is_activation(n)}
-                if (shared or other in before) and len(before) > len(before_other):
+                if shared and len(before) > len(before_other):
                     found[number] = call  # the last module that returns this tensor
         return list(found.values())
 
