@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from contracts.networks import NETWORKS, batch, build
-from contracts.test_mutation_laws import FEW
+from contracts.test_mutation_laws import CASES, FEW
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, Mutation, Surgeon
 
@@ -41,16 +41,16 @@ def awake(model: nn.Module) -> nn.Module:
 
 
 def grown_by_many() -> list[tuple[nn.Module, set[str]]]:
-    """Grows as few networks as it takes to see every kind at work, each by all kinds that it still admits."""
+    """Grows as few networks as it takes to see every kind at work, each by one edit of every kind that it admits."""
     found, missing = [], set(MUTATIONS)
     for name in ("resnet_bottleneck", "transformer", *NETWORKS):
         surgeon, applied = surgeon_of(name), set()
-        for kind in (kind for kind in MUTATIONS if kind in missing):
-            for mutation in surgeon.candidates([kind])[-1:]:
+        for mutation in {type(m): m for network, m in CASES if network == name}.values():
+            if type(mutation).__name__ in missing:
                 try:
                     surgeon.apply(mutation)
-                    applied.add(kind)
-                except SurgeryError:
+                    applied.add(type(mutation).__name__)
+                except SurgeryError:  # an earlier one has taken its place
                     continue
         if applied:
             found.append((awake(surgeon.model), applied))

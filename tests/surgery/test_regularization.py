@@ -27,9 +27,7 @@ def noise(variant: str, site: str, **fields: object) -> AddRegularization:
 
 
 VARIANTS: list[tuple[str, Mutation]] = [
-    ("transformer", noise("dropout", "down")),
     ("transformer", noise("dropout", "down", is_channelwise=True)),
-    ("conv_bn", noise("dropout", "features.2")),
     ("resnet_bottleneck", noise("drop_path", "blocks.1.downsample")),
 ]
 
