@@ -4,6 +4,7 @@ from neuroexapt.graph.attributes import AttributeEdit, set_attribute
 from neuroexapt.graph.compiled import forget_compiled_code, without_compiler
 from neuroexapt.graph.copies import Copies
 from neuroexapt.graph.cost import Cost
+from neuroexapt.graph.difference import Difference, Layer, LayerChange, Status, difference, folded
 from neuroexapt.graph.fakes import (
     ExampleInputs,
     canonical_names,
@@ -41,10 +42,13 @@ __all__ = [
     "ChannelGroup",
     "Copies",
     "Cost",
+    "Difference",
     "ExampleInputs",
     "FlopCount",
     "FreeAttention",
     "Growth",
+    "Layer",
+    "LayerChange",
     "Maker",
     "Member",
     "ModelGraph",
@@ -55,11 +59,14 @@ __all__ = [
     "ScaleChange",
     "Silent",
     "Space",
+    "Status",
     "attributes_kept",
     "canonical_names",
+    "difference",
     "distrusted_groups",
     "division",
     "fake_forward",
+    "folded",
     "forget_compiled_code",
     "forward_error",
     "generators_kept",

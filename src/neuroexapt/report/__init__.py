@@ -1,6 +1,7 @@
 """Journal, summary, plots and the HTML report of a run.
 
-``write_report`` and ``save_plots`` are found on first use: they bring matplotlib, which training itself does not need.
+``write_report`` and what begins with ``save_`` are found on first use: they bring matplotlib, which training itself
+does not need.
 """
 
 from importlib import import_module
@@ -12,9 +13,13 @@ from neuroexapt.report.summary import GrowthEvent, RunSummary, summarize
 
 if TYPE_CHECKING:
     from neuroexapt.report.html import write_report
-    from neuroexapt.report.plots import save_plots
+    from neuroexapt.report.plots import save_difference, save_plots
 
-_ON_FIRST_USE = {"write_report": "neuroexapt.report.html", "save_plots": "neuroexapt.report.plots"}
+_ON_FIRST_USE = {
+    "write_report": "neuroexapt.report.html",
+    "save_difference": "neuroexapt.report.plots",
+    "save_plots": "neuroexapt.report.plots",
+}
 
 __all__ = [
     "GrowthEvent",
@@ -22,6 +27,7 @@ __all__ = [
     "RunSummary",
     "headline",
     "read_journal",
+    "save_difference",
     "save_plots",
     "summarize",
     "write_report",

@@ -1,12 +1,16 @@
-"""Draws a run's pictures and writes them as PNG."""
+"""Draws pictures and writes them as PNG."""
 
 from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
+from neuroexapt.graph import Difference
 from neuroexapt.report.atomic import write_atomically
 from neuroexapt.report.plots.curves import plot_curves
+from neuroexapt.report.plots.difference import plot_difference
 from neuroexapt.report.plots.gains import plot_gains
 from neuroexapt.report.plots.structure import plot_structure
 from neuroexapt.report.summary import RunSummary
@@ -26,8 +30,17 @@ def save_plots(summary: RunSummary, folder: Path) -> dict[str, Path]:
     for name, plot in _PLOTS.items():
         if not (summary.growth if name == "gains" else summary.main_line):
             continue
-        content = BytesIO()
-        plot(summary).savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
         paths[name] = folder / f"{name}.png"
-        write_atomically(paths[name], content.getvalue())
+        _save(plot(summary), paths[name])
     return paths
+
+
+def save_difference(found: Difference, first: str, second: str, path: Path) -> None:
+    """Writes the picture of two architectures, called ``first`` and ``second``, as PNG."""
+    _save(plot_difference(found, first, second), path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    write_atomically(path, content.getvalue())
