@@ -70,7 +70,7 @@ def relative_width(graph: ModelGraph, group: ChannelGroup) -> float | None:
 
 
 def effective_rank(activations: Tensor) -> float:
-    """Returns exp of the entropy of the normalised singular values (Roy & Vetterli 2007, eq. 3), of centred columns.
+    """Returns exp of the entropy of the normalised singular values (Roy & Vetterli 2007), of centred columns.
 
     Args:
         activations: ``[samples, units]``.

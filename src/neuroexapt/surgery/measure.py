@@ -37,13 +37,16 @@ class Measured:
     gradients: dict[str, Tensor] = field(default_factory=dict)
 
 
-def measure(graph: ModelGraph, paths: Sequence[str], *, gradients: bool = False) -> Measured:
+def measure(
+    graph: ModelGraph, paths: Sequence[str], *, gradients: bool = False, model: nn.Module | None = None
+) -> Measured:
     """Runs the model once on its calibration data (``graph.objective``, or else the example inputs).
 
     Args:
         graph: The model.
         paths: Modules whose inputs and outputs are kept.
         gradients: Whether the objective is also differentiated.
+        model: Run instead of the graph's: an edited copy of it.
 
     Raises:
         SurgeryError: Gradients are wanted and there is no objective.
@@ -53,7 +56,7 @@ def measure(graph: ModelGraph, paths: Sequence[str], *, gradients: bool = False)
             "gradients: found no objective, needed a function that returns the model's mean loss on calibration data. "
             "Give one: Surgeon(..., objective=lambda model: loss(model(x), y))."
         )
-    seen, model = Measured(), graph.model
+    seen, model = Measured(), model or graph.model
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with (
         attributes_kept(model),

@@ -1,10 +1,10 @@
 """The direction in which a unit is best split: the least eigenvector of its splitting matrix.
 
 Dividing a unit into halves with incoming weights w + d and w - d changes the loss by d' S d / 2 + o(|d|^2), with
-S = E[dL/da * hessian of a(w)] the splitting matrix (Liu, Wang & Wu 2019, Splitting steepest descent, eq. 4 and theorem
-2.2): the first order cancels, and so do all cross terms between units. So S d is a Hessian-vector product of the split
-model in the direction (d, -d), whatever lies between the unit and the loss, and a few Lanczos steps find its least
-eigenvector for all units at once. For piecewise linear activations S is zero and there is no such direction.
+S = E[dL/da * hessian of a(w)] the splitting matrix (Liu, Wang & Wu 2019, Splitting steepest descent): the first order
+cancels, and so do all cross terms between units. So S d is a Hessian-vector product of the split model in the
+direction (d, -d), whatever lies between the unit and the loss, and a few Lanczos steps find its least eigenvector for
+all units at once. For piecewise linear activations S is zero and there is no such direction.
 """
 
 from __future__ import annotations
@@ -12,23 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, generators_kept, in_mode
-from neuroexapt.surgery.apply import write
 from neuroexapt.surgery.plan import Plan
-from neuroexapt.surgery.structure import twin_of
-from neuroexapt.surgery.undo import UndoLog
+from neuroexapt.surgery.rehearsing import edited_twin
 
 LANCZOS_STEPS = 12  # Hessian-vector products; the least eigenvalue of a small dense matrix converges first
-
-
-def edited_twin(graph: ModelGraph, plan: Plan) -> nn.Module:
-    """Returns a copy of the model on which a plan has been carried out. Memory: another model."""
-    twin = twin_of(graph.model)
-    write(twin, (), plan, UndoLog())
-    return twin
 
 
 def steepest_directions(graph: ModelGraph, split: Plan, weight: str, kept: Tensor, copies: Tensor) -> Tensor:

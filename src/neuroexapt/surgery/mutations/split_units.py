@@ -17,10 +17,10 @@ from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, is_meta, 
 from neuroexapt.surgery.gather import edited
 from neuroexapt.surgery.measure import measure
 from neuroexapt.surgery.mutation import Mutation, draw_seed
-from neuroexapt.surgery.mutations.widen import group_at, grown
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, TensorEdit
 from neuroexapt.surgery.splitting import steepest_directions
 from neuroexapt.surgery.units import Units, halves, indices_of, positions
+from neuroexapt.surgery.widening import group_at, grown
 
 SplitMode = Literal["symmetric", "asymmetric", "functional", "adaptive"]
 Direction = Literal["random", "steepest"]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
 import torch
 
-from neuroexapt.errors import InputError, SurgeryError
-from neuroexapt.graph import ChannelGroup, ModelGraph
-from neuroexapt.surgery.growing import freed_attention, tensor_edits
+from neuroexapt.errors import SurgeryError
+from neuroexapt.graph import ChannelGroup, ModelGraph, is_meta
+from neuroexapt.surgery.fan_in import gradmax, informed
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.units import Units, opposites, random_copies
+from neuroexapt.surgery.widening import group_at, grown, refused
 
-Init = Literal["zero_fan_out", "copy", "pair"]
+Init = Literal["zero_fan_out", "copy", "pair", "informed", "gradmax"]
 INITS: tuple[str, ...] = get_args(Init)
 _TRIES = 64  # sizes that are tried to find one that is a multiple and that the code admits
 
@@ -35,6 +37,14 @@ class Widen(Mutation):
     - ``copy``: units chosen at random are copied and their outgoing weights shared unevenly among the copies
       (Chen et al. 2016, Net2Net, eq. 1; uneven after Wang et al. 2024, LEMON, section 3.2).
     - ``pair``: two by two with equal incoming weights (V, V) and opposite outgoing weights (Z, -Z).
+
+    - ``informed``: zero outgoing weights, and incoming weights that answer what the readers' gradient asks for and the
+      axis does not span yet (after Mitchell et al. 2023, SENN); see ``fan_in.informed``.
+    - ``gradmax``: zero incoming weights, and outgoing weights that give these the largest gradient (Evci et al. 2022);
+      see ``fan_in.gradmax``. Warns where the activation's slope at 0 is 0, as torch's ReLU has it.
+
+    The last two measure gradients on the surgeon's ``objective``. Without one, as in the replay of a lineage whose
+    weights are loaded afterwards, they warn and begin as ``zero_fan_out``; on the meta device they have no numbers.
 
     Where an operation reads across the axis (layer norm over a residual stream) every unit is copied equally often
     whatever ``init`` says of the default and ``copy``, so the number must then be a multiple of the size
@@ -80,6 +90,8 @@ class Widen(Mutation):
         """Re-indexes every member of the group."""
         group = group_at(graph, self.axis)
         to = self.size_in(graph)
+        if self.init in ("informed", "gradmax"):
+            return self._measured(graph, group, to, generator)
         units = None
         if not group.static_reason and not (group.grows_by_factor and self.init == "copy"):
             units = self._units(group, to, generator)
@@ -123,6 +135,33 @@ class Widen(Mutation):
         """How the axis's units begin; ``None`` for the way that the graph proposes."""
         if self.init == "zero_fan_out":
             return None
+        self._check_silent(group, to)
+        if self.init == "copy":
+            return random_copies(group.size, to, generator)
+        if (to - group.size) % 2:
+            raise refused(group, to, f"pairs need an even number of new units, found {to - group.size}")
+        return opposites(group.size, to)
+
+    def _measured(self, graph: ModelGraph, group: ChannelGroup, to: int, generator: torch.Generator) -> Plan:
+        """Grows silently, then gives the new units the weights that gradients ask for."""
+        if not group.static_reason:
+            self._check_silent(group, to)
+        plan = grown(graph, group, to, generator)
+        if is_meta(graph.model):
+            return plan
+        if graph.objective is None:
+            warnings.warn(
+                f"{group.name}: no objective, so new units begin as zero_fan_out, not {self.init}. Give "
+                "Surgeon(..., objective=lambda model: loss(model(x), y)).",
+                stacklevel=2,
+            )
+            return plan
+        try:
+            return (informed if self.init == "informed" else gradmax)(graph, group, to, plan, generator)
+        except SurgeryError as error:
+            raise refused(group, to, f"init={self.init!r}: {error}") from error
+
+    def _check_silent(self, group: ChannelGroup, to: int) -> None:
         if group.grows_by_factor:
             raise refused(
                 group,
@@ -130,11 +169,6 @@ class Widen(Mutation):
                 f"{group.readers[0]} reads across the axis, so its units can only be copied, all equally often, and "
                 f"init={self.init!r} is not possible",
             )
-        if self.init == "copy":
-            return random_copies(group.size, to, generator)
-        if (to - group.size) % 2:
-            raise refused(group, to, f"pairs need an even number of new units, found {to - group.size}")
-        return opposites(group.size, to)
 
     def describe(self, graph: ModelGraph) -> str:
         """For example ``widen stem.0 from 8 to 12``."""
@@ -146,61 +180,6 @@ class Widen(Mutation):
     def place(self) -> str:
         """The axis."""
         return self.axis
-
-
-def grown(
-    graph: ModelGraph, group: ChannelGroup, to: int, generator: torch.Generator, units: Units | None = None
-) -> Plan:
-    """Returns the plan that gives a group more units, and what the code ties to it.
-
-    Args:
-        graph: The model.
-        group: Of the graph.
-        to: Its new number of units.
-        generator: Of random entries.
-        units: How its units begin; silently by default, or where that is impossible as even copies.
-
-    Raises:
-        SurgeryError: It cannot grow to this size without changing the function.
-    """
-    if group.static_reason:
-        raise refused(group, to, group.static_reason)
-    if group.grows_by_factor and to % group.size:
-        raise refused(
-            group,
-            to,
-            f"{group.readers[0]} reads across the axis, so its units can only be copied, all equally often; give a "
-            f"multiple of {group.size}",
-        )
-    resizing = graph.resizing({group.leaf: to})
-    if resizing.refusal:
-        raise refused(group, to, resizing.refusal)
-    try:
-        edits = tensor_edits(graph, resizing, generator, {} if units is None else {group.leaf: units})
-    except SurgeryError as error:
-        raise refused(group, to, str(error)) from error
-    freed = freed_attention(graph, resizing.sizes)
-    return Plan(tensors=edits, attributes=resizing.attributes, freed=freed)
-
-
-def group_at(graph: ModelGraph, axis: str) -> ChannelGroup:
-    """Returns a channel group by its name.
-
-    Raises:
-        SurgeryError: There is none, or more than one.
-    """
-    try:
-        return graph.group(axis)
-    except InputError as error:
-        raise SurgeryError(str(error)) from error
-
-
-def refused(group: ChannelGroup, to: int, reason: str) -> SurgeryError:
-    """Returns the error that says why a group cannot get that many units."""
-    return SurgeryError(
-        f"{group.name}: cannot widen from {group.size} to {to} units: {reason}. "
-        "Choose another size or group; `graph.groups` lists what each admits."
-    )
 
 
 def _is_count(value: object) -> bool:
