@@ -14,6 +14,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import AddBranch, InsertLayer, Lineage, Surgeon, Widen, candidates, replay
 from neuroexapt.surgery.graft import pieces_of
+from neuroexapt.surgery.mutations.add_branch import side_padding
 from neuroexapt.surgery.pieces import PIECES
 
 EXACT = 1e-10
@@ -79,6 +80,20 @@ def test_a_branch_looks_at_the_same_places_as_the_layer(geometry: dict[str, obje
         piece.conv.weight.copy_(conv.weight)
         piece.scale.fill_(2.0)
     assert (conv(X) - 3 * plain).abs().max() <= EXACT
+
+
+@pytest.mark.parametrize(
+    ("conv", "kernel_size", "expected"),
+    [
+        (nn.Conv2d(1, 1, 2), 3, (0, 1)),
+        (nn.Conv2d(1, 1, 2), 1, (-1, 0)),
+        (nn.Conv2d(1, 1, 4, padding="same"), 4, (1, 2)),
+        (nn.Conv2d(1, 1, 4, padding="same"), 5, (1, 3)),
+        (nn.Conv2d(1, 1, 4, padding="valid"), 2, (-1, -1)),
+    ],
+)
+def test_an_odd_difference_goes_behind(conv: nn.Conv2d, kernel_size: int, expected: tuple[int, int]) -> None:
+    assert side_padding(conv, 0, kernel_size, 1) == expected
 
 
 @pytest.mark.parametrize(("kernel_size", "padding"), [(3, 1), (3, 0), (5, 2)])
