@@ -350,3 +350,26 @@ def test_a_structure_without_numbers_is_folded_and_passed_by() -> None:
 def test_wrong_fields_are_named() -> None:
     with pytest.raises(ValueError, match="how: one of bypass, fold, settle, found 'evict'"):
         RemoveLayer(path="features.1", how="evict")  # type: ignore[arg-type]
+
+
+PIECES = [
+    (name, kind)
+    for name in ("conv_bn", "resnet_basic", "transformer")
+    for kind in ("InsertLayer", "AddBranch", "AddResidual", "AddAttention", "AddPooling", "AddRegularization")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), [*PIECES, ("mlp", "SwapOperation")])
+def test_whatever_a_kind_hangs_on_a_module_leaves_exactly_while_it_does_nothing(name: str, kind: str) -> None:
+    model = build(name)
+    optimizer = AdamW(model.parameters())
+    surgeon = Surgeon(model, batch(), optimizer)
+    before = fingerprint(model, optimizer)
+    mutation = surgeon.candidates([kind])[-1]
+    site = surgeon.plan(mutation).grafts[0].site
+    surgeon.apply(mutation)
+    patch = surgeon.apply(RemoveLayer(path=f"{site}.grafts.0"))
+    assert patch.declared == frozenset()
+    assert patch.output_change == 0
+    assert fingerprint(model, optimizer) == before
+    assert b"neuroexapt" not in pickle.dumps(model)

@@ -106,7 +106,9 @@ def _resize(
     rewritten: Tensor | None,
 ) -> None:
     old_shape, grad = tensor.shape, tensor.grad
-    data = gather(tensor, edit.maps) if tensor.is_meta or rewritten is not None else edited(tensor, edit)
+    data = (
+        gather(tensor, edit.maps, only=edit.only) if tensor.is_meta or rewritten is not None else edited(tensor, edit)
+    )
     if rewritten is not None:
         data.copy_(rewritten)
     if leader is not None and edit.fill.kind == "normal":
@@ -114,10 +116,10 @@ def _resize(
         data.copy_(torch.where(has_source, data, leader.detach().to(data)))
     other = nn.Parameter(data, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else data
     if grad is not None:
-        other.grad = gather(grad, edit.maps)
+        other.grad = gather(grad, edit.maps, only=edit.only)
     log.add(Exchange(tensor, other, edit.path).undo)
     for optimizer in optimizers:
-        move_state(optimizer, tensor, old_shape, edit.maps, log)
+        move_state(optimizer, tensor, old_shape, edit.maps, log, edit.only)
 
 
 def _free(module: nn.Module, log: UndoLog) -> None:

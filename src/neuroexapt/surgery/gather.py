@@ -12,13 +12,16 @@ from neuroexapt.graph import NEW, memory_order
 from neuroexapt.surgery.plan import Fill, TensorEdit
 
 
-def gather(tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | None = None) -> Tensor:
+def gather(
+    tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | None = None, only: Tensor | None = None
+) -> Tensor:
     """Re-indexes a tensor; entries without a source come from ``fill_value``, or are zero.
 
     Args:
         tensor: Any dtype and device; ``[n_0, ..., n_k]``.
         maps: For each dimension the old index of each new one (``NEW`` for none), or ``None`` to leave it.
         fill_value: ``[m_0, ..., m_k]``, the new shape.
+        only: Boolean, of the new shape: entries outside it have no source either.
 
     Returns:
         ``[m_0, ..., m_k]``, in the memory format of ``tensor``; surviving entries are the same bits.
@@ -33,6 +36,8 @@ def gather(tensor: Tensor, maps: Sequence[Tensor | None], fill_value: Tensor | N
         shape = [1] * tensor.dim()
         shape[dim] = -1
         is_new = is_new | (indices == NEW).view(shape)
+    if only is not None:
+        is_new = is_new | ~only.to(tensor.device)
     filler = torch.zeros((), dtype=tensor.dtype, device=tensor.device) if fill_value is None else fill_value
     result = torch.where(is_new, filler, result)
     kept = torch.empty_permuted(tuple(result.shape), memory_order(tensor), dtype=tensor.dtype, device=tensor.device)
@@ -52,7 +57,7 @@ def edited(tensor: Tensor, edit: TensorEdit) -> Tensor:
             view = [1] * tensor.dim()
             view[dim] = -1
             new = torch.where((indices == NEW).view(view).to(new.device), torch.zeros_like(new), new)
-    result = gather(tensor, maps, new)
+    result = gather(tensor, maps, new, edit.only)
     for factor in edit.factors:
         result.mul_(factor.to(device=result.device, dtype=result.dtype))
     return result

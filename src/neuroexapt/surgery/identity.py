@@ -80,11 +80,13 @@ def _watching(graph: ModelGraph, path: str, results: list[tuple[bool, str]]) -> 
     module, is_piece, is_empty = graph.model.get_submodule(path), is_piece_path(path), is_meta(graph.model)
     non_negative = is_non_negative(graph, input_of(graph, path))
     given: list[Tensor] = []
+    state: dict[str, Tensor] = {}  # the module's buffers when it was called: a ramp counts the calls
     probing: list[bool] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not probing and args and isinstance(args[0], Tensor):
             given.append(args[0].clone())  # the module may write into it
+            state.update({name: buffer.clone() for name, buffer in module.named_buffers()})
 
     def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         if probing:
@@ -93,7 +95,8 @@ def _watching(graph: ModelGraph, path: str, results: list[tuple[bool, str]]) -> 
         is_same = False
         if not reason and not is_empty and torch.equal(given[-1], output):
             probing.append(True)
-            is_same = _passes_random_numbers(partial(_given_first, module, args[1:], kwargs), given[-1], non_negative)
+            again = partial(_called_again, module, state, args[1:], kwargs)
+            is_same = _passes_random_numbers(again, given[-1], non_negative)
             probing.clear()
         results.append((is_same, reason))
 
@@ -102,7 +105,11 @@ def _watching(graph: ModelGraph, path: str, results: list[tuple[bool, str]]) -> 
     return [first.remove, second.remove]
 
 
-def _given_first(module: nn.Module, others: tuple[Any, ...], named: dict[str, Any], first: Tensor) -> Any:
+def _called_again(
+    module: nn.Module, state: dict[str, Tensor], others: tuple[Any, ...], named: dict[str, Any], first: Tensor
+) -> Any:
+    for name, buffer in module.named_buffers():
+        buffer.copy_(state[name])
     return module(first, *others, **named)
 
 

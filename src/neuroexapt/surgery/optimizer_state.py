@@ -53,7 +53,12 @@ def check_movable(optimizer: Optimizer, parameter: Tensor, path: str) -> None:
 
 
 def move_state(
-    optimizer: Optimizer, parameter: Tensor, old_shape: torch.Size, maps: Sequence[Tensor | None], log: UndoLog
+    optimizer: Optimizer,
+    parameter: Tensor,
+    old_shape: torch.Size,
+    maps: Sequence[Tensor | None],
+    log: UndoLog,
+    only: Tensor | None = None,
 ) -> None:
     """Gives a resized parameter its old moments where a slice survives, and first values where it is new.
 
@@ -63,6 +68,7 @@ def move_state(
         old_shape: The parameter's shape before.
         maps: Where each index came from.
         log: Gets the inverse.
+        only: Where the maps hold; everywhere where there is none.
     """
     if parameter not in optimizer.state:  # it may get state of the new shape before it is taken back
         log.add(lambda: optimizer.state.pop(parameter, None))
@@ -76,7 +82,7 @@ def move_state(
             first = next(
                 (f for (kind, k), f in _FIRST_VALUES.items() if isinstance(optimizer, kind) and k == key), None
             )
-            new[key] = gather(value, maps, first(parameter, group).to(value) if first else None)
+            new[key] = gather(value, maps, first(parameter, group).to(value) if first else None, only)
 
     def undo() -> None:
         optimizer.state[parameter] = old

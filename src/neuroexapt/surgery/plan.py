@@ -52,6 +52,7 @@ class TensorEdit:
         factors: What all entries are multiplied by in the end; broadcast to the new shape.
         rewrite: Gives the new contents instead of fill, silence and factors; the maps still say where the optimizer's
             state comes from. A function, so that an average of the model is rewritten by its own numbers.
+        only: Boolean, of the new shape: entries outside it have no source, whatever the maps say (blocks of groups).
     """
 
     path: str
@@ -60,6 +61,7 @@ class TensorEdit:
     silent: tuple[Tensor, ...] = ()
     factors: tuple[Tensor, ...] = ()
     rewrite: Contents | None = None
+    only: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -187,8 +189,8 @@ class Plan:
         found: dict[str, SliceSource] = {}
         for edit in (edit for stage in self.stages for edit in stage.tensors):
             if any(indices is not None for indices in edit.maps):
-                earlier = found.get(edit.path)
-                found[edit.path] = SliceSource(edit.maps if earlier is None else _through(earlier.maps, edit.maps))
+                now, earlier = SliceSource(edit.maps, edit.only), found.get(edit.path)
+                found[edit.path] = now if earlier is None else earlier.then(now)
         return found
 
 
@@ -197,6 +199,15 @@ class SliceSource:
     """Where the slices of one tensor came from; part of a patch."""
 
     maps: tuple[Tensor | None, ...] = field(repr=False)
+    only: Tensor | None = field(
+        default=None, repr=False
+    )  # boolean, where the maps hold; everywhere where there is none
+
+    def then(self, later: SliceSource) -> SliceSource:
+        """Follows indices through a later edit to where they came from before both."""
+        kept = None if self.only is None else _picked(self.only, later.maps)
+        both = kept if later.only is None else later.only if kept is None else kept & later.only
+        return SliceSource(_through(self.maps, later.maps), both)
 
     def new_entries(self, shape: tuple[int, ...]) -> Tensor:
         """Returns a boolean mask ``shape`` of the entries that did not exist before; all copies but the first count."""
@@ -205,8 +216,18 @@ class SliceSource:
             if indices is not None:
                 view = [1] * len(shape)
                 view[dim] = -1
-                mask |= _is_new(indices).view(view)
-        return mask
+                is_new = _is_new(indices) if self.only is None else indices == NEW
+                mask |= is_new.view(view)
+        return mask if self.only is None else mask | ~self.only
+
+
+def _picked(mask: Tensor, maps: tuple[Tensor | None, ...]) -> Tensor:
+    """Re-indexes a mask; it is false where there is no source."""
+    for dim, indices in enumerate(maps):
+        if indices is not None:
+            view = [-1 if d == dim else 1 for d in range(mask.dim())]
+            mask = mask.index_select(dim, indices.clamp_min(0)) & (indices != NEW).view(view)
+    return mask
 
 
 def _through(earlier: tuple[Tensor | None, ...], later: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:

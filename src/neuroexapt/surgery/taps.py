@@ -59,6 +59,30 @@ def place(old: Sequence[tuple[int, int]], new: Sequence[tuple[int, int]]) -> Pla
     return Placement(tuple(maps), tuple(shifts), is_exact)
 
 
+def merged_groups(weight: Tensor, groups: int, fewer: int, kernel: Extent) -> tuple[Tensor | None, Tensor | None]:
+    """Lays the blocks of a grouped weight out in fewer, larger blocks.
+
+    Args:
+        weight: ``[rows, columns of one group, ...]``.
+        groups: Of it.
+        fewer: Groups that it shall have; divides ``groups``.
+        kernel: Taps that it shall have.
+
+    Returns:
+        The old column of every new one, and a mask ``[rows, new columns, *kernel]`` of the blocks; ``None`` where the
+        number of groups stays.
+    """
+    if fewer == groups:
+        return None, None
+    rows, columns = weight.shape[:2]
+    merged = groups // fewer
+    block_of_row = torch.arange(rows) // (rows // groups) % merged
+    block_of_column = torch.arange(merged).repeat_interleave(columns)
+    blocks = block_of_row[:, None] == block_of_column[None, :]
+    shape = (rows, merged * columns, *kernel)
+    return torch.arange(columns).repeat(merged), blocks.view(*shape[:2], *(1,) * len(kernel)).expand(shape)
+
+
 def padding_of(module: Convolution) -> Extent:
     """Returns how much a convolution pads before each dimension, whatever form it keeps that in."""
     if not isinstance(module.padding, str):

@@ -17,7 +17,7 @@ from neuroexapt.surgery.graft import CHILD, Grafted, is_piece_path
 from neuroexapt.surgery.identity import passage
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.pieces import GatedOperation
-from neuroexapt.surgery.plan import DECLARED, EXACT, IN_TRAIN, Mode, Plan, SlotEdit
+from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, SlotEdit
 
 How = Literal["bypass", "fold", "settle"]
 
@@ -88,7 +88,7 @@ class RemoveLayer(Mutation):
         seen = passage(graph, self.path)
         if seen.refusal:
             raise self._refused(seen.refusal)
-        return Plan(slots=slots, changes=_declared(graph, module, seen.changes))
+        return Plan(slots=slots, changes=seen.changes)
 
     def _is_exact(self, graph: ModelGraph) -> bool:
         try:
@@ -126,14 +126,6 @@ class RemoveLayer(Mutation):
     def place(self) -> str:
         """The module."""
         return self.path
-
-
-def _declared(graph: ModelGraph, module: nn.Module, changes: frozenset[Mode]) -> frozenset[Mode]:
-    if is_meta(graph.model):
-        return DECLARED
-    if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0:
-        return IN_TRAIN
-    return changes
 
 
 def _piece_alone(graph: ModelGraph, path: str) -> GatedOperation | None:

@@ -18,7 +18,7 @@ from neuroexapt.surgery.neighbours import own_tensor, size_before
 from neuroexapt.surgery.pieces.gated_operation import ACTIVATIONS
 from neuroexapt.surgery.plan import Fill, Plan, TensorEdit
 from neuroexapt.surgery.sites import is_map, site_refusal
-from neuroexapt.surgery.taps import Convolution
+from neuroexapt.surgery.taps import Convolution, merged_groups
 
 POOLING = ("max", "average")
 OPERATIONS = ("conv", "separable", *POOLING, *ACTIVATIONS)
@@ -30,11 +30,11 @@ _OTHER_KIND = {"max": "average", "average": "max", "relu": "gelu", "tanh": "gelu
 class SwapOperation(Mutation):
     """Replaces the operation of a module by another.
 
-    A convolution inside a larger or denser kernel stays the same standard layer: the taps that it has keep their
-    weights, the others begin at zero (Wei et al. 2016, Network Morphism, kernel size morphing). Any other exchange goes
-    through a gate that is exact at 0, where it starts, and at 1, where it is after ``ramp_steps`` forwards in train
-    mode; ``RemoveLayer(path=site, how="settle")`` then leaves the new operation alone. New convolutions start as the
-    nearest ones to the old.
+    A convolution inside a larger or denser kernel, or in fewer groups, stays the same standard layer: the taps and
+    blocks that it has keep their weights, the others begin at zero (Wei et al. 2016, Network Morphism, kernel size
+    morphing). Any other exchange goes through a gate that is exact at 0, where it starts, and at 1, where it is after
+    ``ramp_steps`` forwards in train mode; ``RemoveLayer(path=site, how="settle")`` then leaves the new operation alone.
+    New convolutions start as the nearest ones to the old.
 
     Attributes:
         site: Path of the module.
@@ -99,7 +99,7 @@ class SwapOperation(Mutation):
             raise self._refused(
                 "the padding would be negative, the smaller kernel reads fewer positions than there are"
             )
-        is_exact = placed.is_exact and new.groups == old.groups
+        is_exact = placed.is_exact and old.groups % new.groups == 0
         if not is_exact:
             return gated(graph, self.site, self.to, (old, new, placed), self.ramp_steps, seed)
         if not own_tensor(graph, self.site, "weight"):
@@ -107,12 +107,13 @@ class SwapOperation(Mutation):
         positions = size_before(graph, self.site)[2:]
         if any(old_k < k and n == 1 for old_k, k, n in zip(old.kernel, new.kernel, positions, strict=False)):
             raise self._refused("its input has a single position there, so new taps would only ever read padding")
-        edit = TensorEdit(f"{self.site}.weight", (None, None, *placed.maps), Fill("zeros"))
+        columns, only = merged_groups(module.weight, old.groups, new.groups, new.kernel)
+        edit = TensorEdit(f"{self.site}.weight", (None, columns, *placed.maps), Fill("zeros"), only=only)
         return Plan(tensors=(edit,), attributes=self._attributes(module, new, placed.shifts))
 
     def _attributes(self, module: Convolution, new: ConvForm, shifts: tuple[int, ...]) -> tuple[AttributeEdit, ...]:
         edit = partial(AttributeEdit, self.site)
-        edits = [edit("kernel_size", new.kernel), edit("dilation", new.dilation)]
+        edits = [edit("kernel_size", new.kernel), edit("dilation", new.dilation), edit("groups", new.groups)]
         if module.padding != "same":
             edits.append(edit("padding", tuple(n + shift for n, shift in zip(new.pad, shifts, strict=True))))
         before, added = module._reversed_padding_repeated_twice, [n for n in reversed(shifts) for _ in range(2)]
