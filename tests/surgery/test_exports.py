@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnxruntime
 import pytest
@@ -17,8 +17,19 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, Mutation, Surgeon
 
 one_of_each_kind = pytest.mark.parametrize(("network", "mutation"), FEW, ids=[type(m).__name__ for _, m in FEW])
-# torch's own exporters call what torch itself has deprecated
-exporting = pytest.mark.filterwarnings("ignore:`isinstance\\(treespec, LeafSpec\\)` is deprecated:FutureWarning")
+
+
+def exporting(test: Callable[..., None]) -> Callable[..., None]:
+    """Lets two warnings pass: torch's exporters call what torch has deprecated, and ``torch.nn.utils.prune`` assigns
+    the weight that it computes in every forward, which they see; what comes out is compared all the same.
+    """
+    for warning in (
+        r"ignore:`isinstance\(treespec, LeafSpec\)` is deprecated:FutureWarning",
+        r"ignore:The tensor attribute self\..*weight was assigned during export:UserWarning",
+    ):
+        test = pytest.mark.filterwarnings(warning)(test)
+    return test
+
 
 X = batch(torch.float32)
 
