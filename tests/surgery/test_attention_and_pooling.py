@@ -14,7 +14,7 @@ from contracts.networks import batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
-from neuroexapt.surgery import AddAttention, AddPooling, Mutation, Surgeon, Widen, candidates
+from neuroexapt.surgery import AddAttention, AddPooling, Mutation, PruneUnits, Surgeon, Widen, candidates
 
 EXACT = 1e-10
 
@@ -70,6 +70,27 @@ def test_the_axis_under_a_trained_piece_can_still_be_widened(network: str, axis:
         patch = surgeon.apply(Widen(axis=axis, to=surgeon.graph.group(axis).size + 3))
         assert any(".grafts." in path for path in patch.sources)
         assert (model(batch()) - before).abs().max() <= EXACT * before.abs().max()
+
+
+def test_heads_and_head_width_of_an_inserted_attention_grow_and_shrink() -> None:
+    model = build("transformer").eval()
+    surgeon = Surgeon(model, batch())
+    surgeon.apply(AddAttention(site="down", variant="self", num_heads=2, width=8))
+    with torch.no_grad():
+        model.down.grafts[0].out.weight.normal_()
+        before = model(batch())
+        for part, size in ((0, 3), (1, 6)):
+            surgeon.apply(Widen(axis=f"down.grafts.0.query.weight[0].{part}", to=size))
+        assert (model(batch()) - before).abs().max() <= EXACT * before.abs().max()
+    assert [tuple(getattr(model.down.grafts[0], n).weight.shape) for n in ("query", "key", "value", "out")] == [
+        (18, 8),
+        (18, 8),
+        (18, 8),
+        (8, 18),
+    ]
+    for part, keep in ((0, 1), (1, 2)):
+        surgeon.apply(PruneUnits(axis=f"down.grafts.0.query.weight[0].{part}", units=tuple(range(keep))))
+    assert model.down.grafts[0].out.weight.shape == (8, 2 * 4)
 
 
 def test_the_axis_that_eca_reads_in_order_is_pinned_and_says_why() -> None:

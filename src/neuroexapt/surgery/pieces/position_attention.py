@@ -21,7 +21,8 @@ class PositionAttention(nn.Module):
 
     def __init__(self, channels: int, width: int, num_heads: int, is_map: bool, is_causal: bool) -> None:
         super().__init__()
-        self.num_heads, self.is_map, self.is_causal = num_heads, is_map, is_causal
+        self.is_map, self.is_causal = is_map, is_causal
+        self.num_heads, self.head_features = num_heads, width // num_heads  # one size for all three ties them
         self.query = nn.Linear(channels, width)
         self.key = nn.Linear(channels, width, bias=False)  # a bias of the keys cancels in the softmax
         self.value = nn.Linear(channels, width)
@@ -41,4 +42,4 @@ class PositionAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """[N, L, width] -> [N, heads, L, width / heads]."""
-        return x.reshape(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+        return x.reshape(*x.shape[:2], self.num_heads, self.head_features).transpose(1, 2)
