@@ -89,6 +89,33 @@ def test_kernels_attributes_kinds_and_biases_are_said_in_words() -> None:
     assert by_path(compared(before, after))[""].changes == ("gain 1 → 5",)
 
 
+def test_pieces_stand_behind_the_layer_that_they_hang_on() -> None:
+    before = Net()
+    after = copy.deepcopy(before)
+    Surgeon(after, images()).apply(InsertLayer(site="norm"))
+    paths = [change.layer.path for change in compared(before, after).layers]
+    assert paths[:4] == ["stem", "norm", "norm.grafts.0.conv", "norm.grafts.0"]
+
+
+class Reading(nn.Module):
+    """A projection that never runs by itself: its weight is read by the module around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.ModuleDict({"projection": nn.Linear(8, 8)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.inner["projection"].weight + self.inner["projection"].bias
+
+
+def test_parameters_of_what_does_not_run_itself_belong_to_the_module_around_it() -> None:
+    model = nn.Sequential(Reading(), nn.Linear(8, 2))
+    graphs = [trace(model, torch.randn(4, 8)) for _ in range(2)]
+    layers = by_path(difference(*graphs))
+    assert [(path, change.layer.num_parameters) for path, change in layers.items()] == [("0", 72), ("1", 18)]
+    assert sum(change.layer.flops for change in layers.values()) == graphs[0].cost.flops_per_sample
+
+
 def test_strangers_share_nothing_and_every_layer_of_both_is_there_once() -> None:
     other = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 5))
     found = compared(Net(), other)

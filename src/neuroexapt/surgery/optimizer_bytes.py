@@ -139,7 +139,6 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
 def _with_groups(optimizer: Optimizer, groups: list[dict[str, Any]]) -> Optimizer:
     shadow: Optimizer = object.__new__(type(optimizer))
     vars(shadow).update(vars(optimizer))
-    vars(shadow).pop("step", None)
     for name in [name for name in vars(shadow) if name.endswith("_hooks")]:
         vars(shadow)[name] = OrderedDict()
     shadow.state, shadow.param_groups = defaultdict(dict), groups

@@ -1,0 +1,215 @@
+"""How far the prediction of a training step's bytes is from what is allocated, before and after edits.
+
+``Surgeon.forecast`` runs on fake tensors. Beside it a real step (zero_grad, forward, backward, optimizer) is measured
+in a way of its own: on CPU the running sum of every allocation that ``torch.profiler`` records, on CUDA the allocator's
+own high-water mark. Widths and batches are small, so that everything runs on a laptop; weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from survey.third_party import prepare_third_party
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer, RMSprop
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
+
+import neuroexapt as nx
+
+RESULTS = Path(__file__).parent / "results"
+BAR = 0.1
+OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
+    "SGD, momentum": lambda p: SGD(p, lr=1e-4, momentum=0.9),
+    "AdamW": lambda p: AdamW(p, lr=1e-4),
+    "AMSGrad": lambda p: AdamW(p, lr=1e-4, amsgrad=True),
+    "RMSprop, centered": lambda p: RMSprop(p, lr=1e-4, centered=True),
+}
+
+
+class Logits(nn.Module):
+    """A language model as tokens to logits."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps [N, T] to [N, T, vocabulary]."""
+        return self.model(tokens, use_cache=False).logits
+
+
+def resnet18() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """ResNet-18 of torchvision on 64x64 images, 32 at a time."""
+    import torchvision
+
+    edits = [nx.Widen(axis="layer2.0.conv1", to=192), nx.InsertLayer(site="layer1.1.bn1")]
+    return torchvision.models.resnet18(num_classes=10), torch.randn(32, 3, 64, 64), edits
+
+
+def vit_tiny() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """ViT-tiny (192 wide, 3 heads, 12 deep) of torchvision on 64x64 images in patches of 8."""
+    from torchvision.models import VisionTransformer
+
+    model = VisionTransformer(
+        image_size=64, patch_size=8, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=10
+    )
+    return model, torch.randn(16, 3, 64, 64), [nx.Widen(axis="encoder.layers.encoder_layer_5.mlp.0", to=1536)]
+
+
+def gpt2_tiny() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """GPT-2 of Transformers, 4 layers of 128, a vocabulary of 1,000, 8 sequences of 128."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=4, n_embd=128, n_head=4, vocab_size=1000, n_positions=128)
+    edits = [nx.Widen(axis="model.transformer.h.1.mlp.c_fc", to=1024)]
+    return Logits(GPT2LMHeadModel(config)), torch.randint(0, 1000, (8, 128)), edits
+
+
+def seed_network() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """The library's own ``resnet`` on 32x32 images, 128 at a time."""
+    from neuroexapt.models import build_model
+
+    model = build_model(nx.ModelConfig(source="resnet"), in_channels=3, image_size=(32, 32), num_classes=10, seed=0)
+    edits = [nx.Widen(axis="blocks.1.conv1", to=32), nx.InsertLayer(site="blocks.0.relu1")]
+    return model, torch.randn(128, 3, 32, 32), edits
+
+
+MODELS = {"resnet18": resnet18, "vit_tiny": vit_tiny, "gpt2_tiny": gpt2_tiny, "seed resnet": seed_network}
+
+
+def step(model: nn.Module, inputs: Tensor, optimizer: Optimizer) -> None:
+    """One training step with a gradient of ones at the output."""
+    optimizer.zero_grad()
+    output = model(inputs)
+    output.backward(torch.ones_like(output))
+    del output
+    optimizer.step()
+
+
+def measured(model: nn.Module, inputs: Tensor, optimizer: Optimizer) -> int:
+    """The peak of bytes in a second step."""
+    model.train()
+    step(model, inputs, optimizer)
+    optimizer.zero_grad()
+    state = [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
+    fixed = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *state, inputs])
+    if inputs.is_cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step(model, inputs, optimizer)
+        torch.cuda.synchronize()
+        return fixed + torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        step(model, inputs, optimizer)
+    allocations: list[tuple[int, int]] = []
+
+    def collect(nodes: Sequence[Any]) -> None:
+        for node in nodes:
+            if node.tag.name == "Allocation":
+                allocations.append((node.start_time_ns, node.extra_fields.alloc_size))
+            collect(node.children)
+
+    collect(record.profiler.kineto_results.experimental_event_tree())
+    now = peak = 0
+    for _, size in sorted(allocations, key=lambda allocation: allocation[0]):
+        now += size
+        peak = max(peak, now)
+    return fixed + peak
+
+
+def rows_of(name: str, kind: str, device: torch.device) -> list[dict[str, Any]]:
+    """Predicts and measures a model under an optimizer, as it is and after each edit in turn."""
+    torch.manual_seed(0)
+    model, inputs, edits = MODELS[name]()
+    model, inputs = model.to(device), inputs.to(device)
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    surgeon = nx.Surgeon(model, inputs[:2], optimizer)
+    found = []
+    for edit in (None, *edits):
+        surgeon.plan(edit) if edit else surgeon.graph
+        began = time.perf_counter()
+        forecast = surgeon.forecast(edit, batch_size=len(inputs))
+        seconds = time.perf_counter() - began
+        label = "as it is"
+        if edit is not None:
+            optimizer.zero_grad()
+            label = surgeon.apply(edit).description
+            surgeon.forget_patches()
+        real = measured(model, inputs, optimizer)
+        found.append(
+            {
+                "device": device.type,
+                "model": name,
+                "optimizer": kind,
+                "edit": label,
+                "predicted_bytes": forecast.peak_bytes,
+                "measured_bytes": real,
+                "error": forecast.peak_bytes / real - 1,
+                "parameter_bytes": forecast.parameter_bytes,
+                "gradient_bytes": forecast.gradient_bytes,
+                "optimizer_bytes": forecast.optimizer_bytes,
+                "activation_bytes": forecast.activation_bytes,
+                "seconds": seconds,
+            }
+        )
+        print(f"{name}, {kind}, {label}: {found[-1]['error']:+.2%}, {seconds:.2f} s", flush=True)
+    return found
+
+
+def as_markdown(record: dict[str, Any]) -> str:
+    """The table."""
+    rows = record["rows"]
+    worst = max(rows, key=lambda row: abs(row["error"]))
+    lines = [
+        "# Predicted and measured bytes of a training step",
+        "",
+        f"`python benchmarks/forecast.py`, {', '.join(record['environments'].values())}. "
+        f"Largest error {worst['error']:+.1%} ({worst['model']}, {worst['optimizer']}, {worst['device']}) over "
+        f"{len(rows)} steps; {sum(abs(row['error']) <= BAR for row in rows)} of them within {BAR:.0%}. CPU: all "
+        "allocations that `torch.profiler` records. CUDA: the allocator's high-water mark.",
+        "",
+        "| device | model | optimizer | edit | predicted (MiB) | measured (MiB) | error | seconds to predict |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        mib = [row[key] / 2**20 for key in ("predicted_bytes", "measured_bytes")]
+        lines.append(
+            f"| {row['device']} | {row['model']} | {row['optimizer']} | {row['edit']} | {mib[0]:.2f} | {mib[1]:.2f} | "
+            f"{row['error']:+.2%} | {row['seconds']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Runs everything on one device and writes the table, with what is known of other devices."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of forecast.json and forecast.md")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    prepare_third_party()
+    device = torch.device(options.device)
+    place = options.out / "forecast.json"
+    known = json.loads(place.read_text()) if place.exists() else {"environments": {}, "rows": []}
+    rows = [row for name in MODELS for kind in OPTIMIZERS for row in rows_of(name, kind, device)]
+    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    record = {
+        "environments": known["environments"] | {device.type: f"torch {torch.__version__} on {machine}"},
+        "rows": [row for row in known["rows"] if row["device"] != device.type] + rows,
+    }
+    place.write_text(json.dumps(record, indent=1) + "\n")
+    (options.out / "forecast.md").write_text(as_markdown(record))
+
+
+if __name__ == "__main__":
+    main()
