@@ -35,7 +35,7 @@ class Sequence:
     edits: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
-    product: float = 1.0  # of 1 + change, over the edits
+    product: float = 1.0  # of 1 + change, over the edits, in the modes in which each preserves the function
     unseen_change: float = float("nan")
     growth: float = 1.0  # of the parameters
     is_reverted: bool = False  # to the first bit, model and optimizer
@@ -69,7 +69,7 @@ def run_sequence(
         patches.append(patch)
         result.edits.append(patch.description)
         result.kinds[type(patch.mutation).__name__] += 1
-        result.product *= 1 + patch.output_change
+        result.product *= 1 + max(patch.changes[mode] for mode in patch.changes.keys() - patch.declared)
     result.unseen_change = relative_change(before, run(model, unseen))
     result.growth = sum(p.numel() for p in model.parameters()) / sum(p.numel() for p in seed_model.parameters())
     grown, keys, record = run(model, unseen), shapes(model), json.loads(json.dumps(surgeon.lineage.to_json()))

@@ -209,12 +209,12 @@ def test_refusals_say_where_what_and_what_to_do(network: str, mutation: object, 
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"kind": "Grow"}, "mutation: unknown kind 'Grow'; known are Widen, InsertLayer"),
+        ({"kind": "Grow"}, "mutation: unknown kind 'Grow'; known are Widen, "),
         (
             {"kind": "Widen", "axis": "a", "size": 3},
-            r"mutation Widen: unknown fields \['size'\]; known are \['axis', 'to'\]",
+            r"mutation Widen: unknown fields \['size'\]; known are \['axis', .*'to'\]",
         ),
-        ({"kind": "Widen", "axis": "a"}, "mutation Widen: .*missing .*'to'"),
+        ({"kind": "Widen", "axis": "a"}, "mutation Widen: needs to, ratio or multiple_of > 1, found none"),
         ({"kind": "Widen", "axis": "a", "to": True}, "mutation Widen: needs axis: str and to: int >= 1"),
         ({"kind": "InsertLayer", "site": "a", "kernel_size": 2}, "needs site: str and an odd kernel_size >= 1"),
         ({"kind": "InsertLayer", "site": "a", "kernel_size": -1}, "needs site: str and an odd kernel_size >= 1"),

@@ -20,8 +20,8 @@ class Patch:
         mutation: What was asked for.
         description: The same in words.
         seed: Of its random entries; mutation and seed are all that replay needs.
-        output_change: Largest relative change of the outputs on the probe inputs, over eval and train mode; NaN where
-            nothing was run: on the meta device and in a replay.
+        changes: Largest relative change of the outputs on the probe inputs, for each mode that was run; nothing was run
+            on the meta device and in a replay.
         declared: Modes in which the mutation said that it would change the function; elsewhere it was verified.
         verified_in_train_mode: False where train mode is random or does not run on the probe inputs.
         parameter_delta: Parameters after minus before, recounted.
@@ -33,7 +33,7 @@ class Patch:
     mutation: Mutation
     description: str
     seed: int
-    output_change: float
+    changes: Mapping[Mode, float]
     declared: frozenset[Mode]
     verified_in_train_mode: bool
     parameter_delta: int
@@ -41,6 +41,11 @@ class Patch:
     sources: Mapping[str, SliceSource] = field(repr=False)
     added: tuple[str, ...]
     _undo: UndoLog = field(repr=False)
+
+    @property
+    def output_change(self) -> float:
+        """The larger of ``changes``; NaN where nothing was run."""
+        return max(self.changes.values(), default=float("nan"))
 
     def new_entries(self, model: nn.Module) -> dict[str, Tensor | None]:
         """For every parameter with new entries a boolean mask of them; ``None`` where all of it is new."""

@@ -216,7 +216,7 @@ class Surgeon:
             mutation=mutation,
             description=description,
             seed=seed,
-            output_change=max(changes.values(), default=float("nan")),
+            changes=changes,
             declared=plan.declared,
             verified_in_train_mode=seen is not None and seen[0].train is not None,
             parameter_delta=after.cost.num_parameters - before.cost.num_parameters,
