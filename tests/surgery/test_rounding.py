@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import neuroexapt.surgery.mutations.widen as widening
+import neuroexapt.surgery.widening as widening
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ExampleInputs
 from neuroexapt.surgery import Surgeon, Widen
