@@ -199,6 +199,8 @@ def test_the_best_candidate_is_the_one_that_explains_most_of_the_residual() -> N
     asked = 3 * rows[:, :1] + 2 * rows[:, 1:2] + rows[:, 2:3]
     units = torch.stack([rows[:, 3], rows[:, 1], 5 * rows[:, 0] + rows[:, 3], 0.1 * rows[:, 0], rows[:, 2]])
     assert best([View(units[:, :, None], asked)], 3) == [3, 1, 4]
+    nothing = best([View(units[:, :, None], 0 * asked)], 5)
+    assert sorted(nothing) == [0, 1, 2, 3, 4]
 
 
 def test_what_the_axis_spans_is_projected_out_and_never_everything() -> None:
