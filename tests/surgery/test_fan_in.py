@@ -247,3 +247,19 @@ def test_informed_units_lower_the_loss_faster_than_random_ones_on_a_teacher() ->
             losses.append(_train(model, x, y, 30))
     assert sum(reached["informed"]) < 0.95 * sum(reached["zero_fan_out"])
     assert max(reached["informed"]) < sum(reached["zero_fan_out"]) / 4
+
+
+def test_a_frozen_model_gives_no_gradients_and_says_so() -> None:
+    for frozen, message in (("", "depends on no parameter that requires one"), ("layers.1", "layers.1 is frozen")):
+        model = build("mlp")
+        model.get_submodule(frozen).requires_grad_(False)
+        with pytest.raises(SurgeryError, match=message):
+            Surgeon(model, batch(), objective=loss).apply(Widen(axis="layers.1", to=12, init="gradmax"))
+
+
+def test_a_weight_that_an_old_style_hook_computes_is_measured_too() -> None:
+    model = build("mlp")
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        nn.utils.weight_norm(model.layers[3])
+    patch = Surgeon(model, batch(), objective=loss).apply(Widen(axis="layers.3.bias[0]", to=9, init="informed"))
+    assert patch.output_change <= EXACT

@@ -82,6 +82,11 @@ def _differentiate(loss: Tensor, model: nn.Module, seen: Measured) -> None:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     watched = {path: output for path, output in seen.outputs.items() if output.requires_grad}
     wanted = [*named.values(), *watched.values()]
+    if not wanted or not loss.requires_grad:
+        raise SurgeryError(
+            "gradients: the objective's loss depends on no parameter that requires one. Unfreeze some, and return the "
+            "loss with its graph."
+        )
     found = torch.autograd.grad(loss, wanted, allow_unused=True)
     for name, gradient in zip(named, found, strict=False):
         seen.gradients[name] = torch.zeros_like(named[name]) if gradient is None else gradient

@@ -35,5 +35,9 @@ def _copied(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:
         other = make(tensor)
         is_parameter = isinstance(tensor, nn.Parameter)
         memo[id(tensor)] = nn.Parameter(other, requires_grad=tensor.requires_grad) if is_parameter else other
+    for module in model.modules():
+        for value in vars(module).values():  # a weight that an old-style hook computes, which deepcopy refuses
+            if isinstance(value, Tensor) and value.grad_fn is not None:
+                memo[id(value)] = make(value)
     with attributes_kept(model):
         return copy.deepcopy(model, memo)

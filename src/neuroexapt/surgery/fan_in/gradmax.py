@@ -21,6 +21,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role
 from neuroexapt.surgery.fan_in.layers import (
     Layer,
+    check_reached,
     columns,
     layer_at,
     maker_of,
@@ -53,6 +54,7 @@ def gradmax(graph: ModelGraph, group: ChannelGroup, to: int, plan: Plan, generat
     del generator
     maker, reader = _ends(graph, group)
     seen = measure(graph, (maker, reader), gradients=True)
+    check_reached(seen, (reader,))
     matrix = gradient_matrix(graph, maker, reader, seen)
     new = to - group.size
     if new > min(matrix.shape):
@@ -119,6 +121,8 @@ def _look_at(graph: ModelGraph, group: ChannelGroup, plan: Plan, maker: str, rea
     at = 1 if isinstance(layer_at(graph, reader), nn.Conv2d) else -1
     if seen.inputs[reader].movedim(at, -1)[..., group.size :].any():
         raise SurgeryError("a unit with zero incoming weights is not 0 behind its activation")
+    if f"{maker}.weight" not in seen.gradients:
+        raise SurgeryError(f"{maker} is frozen")
     if not seen.gradients[f"{maker}.weight"][group.size :].any():
         warnings.warn(
             f"{group.name}: the slope of the activation at 0 is 0, so units with zero incoming weights never get a "

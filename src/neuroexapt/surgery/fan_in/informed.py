@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, named_tensors
 from neuroexapt.surgery.fan_in.layers import (
+    check_reached,
     columns,
     layer_at,
     maker_of,
@@ -81,6 +82,7 @@ def informed(graph: ModelGraph, group: ChannelGroup, to: int, plan: Plan, genera
     twin = edited_twin(graph, grown(graph, group, pool, generator))
     _add_directions(graph, group, twin, readers, pool)
     seen = measure(graph, readers, gradients=True, model=twin)
+    check_reached(seen, readers)
     views = [_view(graph, group, path, seen, pool) for path in readers]
     chosen = [group.size + index for index in best(views, new)]
     tensors, read = named_tensors(twin), {(f"{path}.weight", 1) for path in readers}
@@ -173,6 +175,7 @@ def _add_directions(graph: ModelGraph, group: ChannelGroup, twin: nn.Module, rea
     if maker is None:
         return
     seen = measure(graph, (*readers, maker), gradients=True, model=twin)
+    check_reached(seen, readers)
     first, reader = layer_at(graph, maker), layer_at(graph, readers[0])
     inputs, gradient = seen.inputs[maker], seen.output_gradients[readers[0]]
     samples = min(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, resolve
+from neuroexapt.surgery.measure import Measured
 
 MAX_COLUMNS_BYTES = 64 << 20  # of the unfolded inputs of one layer
 
@@ -66,6 +68,17 @@ def maker_of(graph: ModelGraph, group: ChannelGroup) -> str | None:
     except SurgeryError:
         return None
     return makers[0].module
+
+
+def check_reached(seen: Measured, paths: Iterable[str]) -> None:
+    """Checks that these modules ran and that the objective's gradient came back to what they returned.
+
+    Raises:
+        SurgeryError: It did not.
+    """
+    for path in paths:
+        if path not in seen.inputs or path not in seen.output_gradients:
+            raise SurgeryError(f"the gradient of the objective does not reach {path}")
 
 
 def columns(layer: Layer, inputs: Tensor) -> Tensor:

@@ -159,7 +159,7 @@ class Widen(Mutation):
         try:
             return (informed if self.init == "informed" else gradmax)(graph, group, to, plan, generator)
         except SurgeryError as error:
-            raise refused(group, to, f"init={self.init!r}: {error}") from error
+            raise refused(group, to, f"init={self.init!r}: {str(error).rstrip('.')}") from error
 
     def _check_silent(self, group: ChannelGroup, to: int) -> None:
         if group.grows_by_factor:
