@@ -6,7 +6,7 @@ TESTED := -n 2 --dist worksteal
 
 export MPLBACKEND := Agg
 
-.PHONY: demo test check format faults bench coverage clean
+.PHONY: demo test check format faults exports bench coverage clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -33,6 +33,9 @@ format: $(STAMP)
 
 faults: $(STAMP)  ## slow: kill -9 at random moments, resume, compare to the bit
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+exports: $(STAMP)  ## slow: a model grown by every kind of edit through torch.export and ONNX Runtime
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow tests/surgery/test_exports.py
 
 coverage: $(STAMP)  ## hours: 198 models traced, edited and trained, torch-pruning beside; resumable
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/coverage.py
