@@ -15,6 +15,7 @@ from contracts.networks import batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import RemoveLayer, Surgeon, SwapOperation, replay
+from neuroexapt.surgery.pieces import GatedOperation
 
 EXACT = 1e-10  # float64, relative: summation order is all that may differ
 
@@ -114,6 +115,30 @@ def test_new_taps_learn() -> None:
     assert bool((module.weight.grad != 0).all())
 
 
+def test_blocks_of_a_grouped_kernel_keep_their_moments_and_gradients_and_the_rest_begins_at_zero() -> None:
+    module = nn.Conv2d(6, 4, 3, padding=1, groups=2)
+    model = around(module)
+    optimizer = AdamW(model.parameters())
+    model(inputs()).square().sum().backward()
+    optimizer.step()
+    weight, moment = module.weight.detach().clone(), optimizer.state[module.weight]["exp_avg"].clone()
+    gradient = module.weight.grad.clone()
+    patch = Surgeon(model, inputs(), optimizer).apply(SwapOperation(site="module", to="conv", groups=1))
+    now = (module.weight.detach(), optimizer.state[module.weight]["exp_avg"], module.weight.grad)
+    for new, old in zip(now, (weight, moment, gradient), strict=True):
+        assert torch.equal(new[:2, :3], old[:2])
+        assert torch.equal(new[2:, 3:], old[2:])
+        assert not new[:2, 3:].any()
+        assert not new[2:, :3].any()
+    fresh = patch.new_entries(model)["module.weight"]
+    assert fresh is not None
+    assert fresh.sum() == fresh.numel() / 2
+    assert bool(fresh[:2, 3:].all())
+    optimizer.zero_grad()
+    model(inputs()).square().sum().backward()
+    assert bool((module.weight.grad[fresh] != 0).all())
+
+
 @pytest.mark.parametrize(
     ("module", "wanted", "reason"),
     [
@@ -207,6 +232,29 @@ def test_the_gate_is_exact_to_the_bit_at_0_and_at_1(name: str, dtype: torch.dtyp
     assert new != old
     assert bits(model.module(model.first(unseen))) == new
     assert bits(model.eval().module(model.first(unseen))) == new
+
+
+def test_a_closed_gate_lets_nothing_of_the_new_operation_through_and_an_open_one_nothing_of_the_old() -> None:
+    piece = GatedOperation("relu", 0, {}, 4).eval()
+    old, given = torch.tensor([-0.0, 1.0, float("inf")]), torch.tensor([-1.0, float("inf"), 2.0])
+    assert bits(piece(old, given)) == bits(old)
+    piece.num_steps.fill_(4)
+    assert bits(piece(old, given)) == bits(given.relu())
+
+
+def test_an_average_over_padded_windows_is_of_what_is_there() -> None:
+    model = gated("max to average")[0]
+    model.module.grafts[0].num_steps.fill_(4)
+    assert torch.equal(model.module(torch.ones(1, 6, 7, 7).double()), torch.ones(1, 6, 4, 4).double())
+
+
+def test_a_finished_exchange_is_offered_to_settle_and_no_other() -> None:
+    model, surgeon, _ = gated("relu to gelu")
+    settle = RemoveLayer(path="module", how="settle")
+    model.module.grafts[0].num_steps.fill_(3)
+    assert settle not in surgeon.candidates(["RemoveLayer"])
+    model.module.grafts[0].num_steps.fill_(4)
+    assert settle in surgeon.candidates(["RemoveLayer"])
 
 
 @pytest.mark.parametrize("name", GATED)
