@@ -174,7 +174,7 @@ def as_markdown(record: dict[str, Any]) -> str:
         "# Predicted and measured bytes of a training step",
         "",
         f"`python benchmarks/forecast.py`, {', '.join(record['environments'].values())}. "
-        f"Largest error {worst['error']:+.1%} ({worst['model']}, {worst['optimizer']}, {worst['device']}) over "
+        f"Largest error {worst['error']:+.2%} ({worst['model']}, {worst['optimizer']}, {worst['device']}) over "
         f"{len(rows)} steps; {sum(abs(row['error']) <= BAR for row in rows)} of them within {BAR:.0%}. CPU: all "
         "allocations that `torch.profiler` records. CUDA: the allocator's high-water mark.",
         "",

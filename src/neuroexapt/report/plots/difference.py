@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Patch
 
@@ -32,8 +33,9 @@ _NAME, _FIRST, _SECOND, _WORDS = (
     0.755,
 )  # right end of names, middles of the bars, left end of words
 _HALF = 0.1  # half the width of the widest bar
+_PALE = 0.45  # share of the colour in what was
 _LEAST = 0.004  # half the width of the narrowest
-_NAME_LENGTH, _WORDS_LENGTH = 30, 42  # characters
+_NAME_LENGTH, _WORDS_LENGTH = 30, 38  # characters
 
 
 def plot_difference(found: Difference, first: str, second: str) -> Figure:
@@ -62,6 +64,11 @@ def plot_difference(found: Difference, first: str, second: str) -> Figure:
     _draw_head(figure, found, (first, second), height)
     _draw_key(figure, found)
     return figure
+
+
+def paler(color: str) -> str:
+    """Returns a colour mixed with white, for what was."""
+    return to_hex(tuple(1.0 - _PALE * (1.0 - part) for part in to_rgb(color)))
 
 
 def _sides(change: LayerChange) -> list[Layer]:
@@ -115,7 +122,7 @@ def _draw_bar(axes: Axes, middle: float, place: int, layer: Layer, status: Statu
         _BAR,
         boxstyle="round,pad=0,rounding_size=0.003",
         mutation_aspect=60.0,
-        facecolor=(COLORS[status], 0.45 if is_past else 1.0),
+        facecolor=paler(COLORS[status]) if is_past else COLORS[status],
         edgecolor="white",
         linewidth=0.6,
         hatch="////" if status == "removed" else None,
