@@ -68,7 +68,8 @@ def plot_difference(found: Difference, first: str, second: str) -> Figure:
 
 def paler(color: str) -> str:
     """Returns a colour mixed with white, for what was."""
-    return to_hex(tuple(1.0 - _PALE * (1.0 - part) for part in to_rgb(color)))
+    red, green, blue = (1.0 - _PALE * (1.0 - part) for part in to_rgb(color))
+    return to_hex((red, green, blue))
 
 
 def _sides(change: LayerChange) -> list[Layer]:
