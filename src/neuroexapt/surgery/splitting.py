@@ -1,7 +1,7 @@
 """The direction in which a unit is best split: the least eigenvector of its splitting matrix.
 
 Dividing a unit into halves with incoming weights w + d and w - d changes the loss by d' S d / 2 + o(|d|^2), with
-S = E[dL/da * hessian of a(w)] the splitting matrix (Liu, Wang & Wu 2019, Splitting steepest descent): the first order
+S = E[dL/da * hessian of a(w)] the splitting matrix (Wu, Wang & Liu 2019, Splitting steepest descent): the first order
 cancels, and so do all cross terms between units. So S d is a Hessian-vector product of the split model in the
 direction (d, -d), whatever lies between the unit and the loss, and a few Lanczos steps find its least eigenvector for
 all units at once. For piecewise linear activations S is zero and there is no such direction.

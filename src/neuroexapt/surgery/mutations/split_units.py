@@ -37,8 +37,8 @@ class SplitUnits(Mutation):
     heard of a unit whose activation has slope <= 1 by at most 4 s (1 - s) e |w| |x| <= e |w| |x| at an input x. The
     division then declares that it changes the function; without perturbation it is verified to be exact.
 
-    - ``symmetric``: s = 1/2 and d of length |w|, at random or the least eigenvector of the splitting matrix (Liu, Wang
-      & Wu 2019); needs e > 0, because equal halves of equal units stay equal for ever.
+    - ``symmetric``: s = 1/2 and d of length |w|, at random or the least eigenvector of the splitting matrix (Wu, Wang
+      & Liu 2019); needs e > 0, because equal halves of equal units stay equal for ever.
     - ``asymmetric``: s = 3/4, so that training tells the halves apart also with e = 0.
     - ``functional``: s = 1/2 and d = w with the sign of half of its entries changed: the halves specialise on
       complementary inputs, and at e = 1 they have complementary masks of 2 w.
