@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel
 
 from contracts.networks import batch, build
 from contracts.state import fingerprint
@@ -352,3 +353,22 @@ def test_a_site_with_pieces_on_it_is_refused() -> None:
 def test_operations_that_do_not_fit_are_refused(site: str, to: str, reason: str) -> None:
     with pytest.raises(SurgeryError, match=reason):
         Surgeon(build("conv_bn"), batch()).apply(SwapOperation(site=site, to=to))
+
+
+def test_an_average_starts_its_separable_convolution_from_its_own_kernel_and_settles_with_the_model() -> None:
+    model = around(nn.Conv2d(6, 4, 3, padding=1))
+    average = AveragedModel(model)
+    with torch.no_grad():
+        average.module.module.weight.copy_(torch.randn(4, 6, 3, 3, generator=torch.Generator().manual_seed(1)))
+    before = average(inputs()).detach()
+    surgeon = Surgeon(model, inputs(), averages=average)
+    surgeon.apply(SwapOperation(site="module", to="separable", ramp_steps=2))
+    assert torch.equal(average(inputs()), before)
+    pieces = [m.module.grafts[0] for m in (model, average.module)]
+    assert not torch.equal(*(piece.operation.pointwise.weight for piece in pieces))
+    for piece in pieces:
+        piece.num_steps.fill_(2)
+    settled = average.eval()(inputs()).detach()
+    surgeon.apply(RemoveLayer(path="module", how="settle"))
+    assert torch.equal(average(inputs()), settled)
+    assert list(average.module.state_dict()) == list(model.state_dict())
