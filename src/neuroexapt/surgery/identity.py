@@ -6,7 +6,7 @@ the same shape; on none below zero where the operator before gives none. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -37,27 +37,28 @@ class Passage:
     changes: frozenset[Mode] = field(default=DECLARED)
 
 
-def passage(graph: ModelGraph, path: str) -> Passage:
-    """Runs the model in both modes and looks at one module that runs once per forward."""
+def passages(graph: ModelGraph, paths: Sequence[str]) -> dict[str, Passage]:
+    """Runs the model once in each mode and looks at modules that run once per forward."""
     modes: dict[Mode, bool] = {"eval": False, "train": True}
-    changed, refusal = set(), ""
-    for mode, training in modes.items():
+    found = {path: Passage(changes=frozenset()) for path in paths}
+    for mode, training in modes.items() if paths else ():
         try:
-            seen, reason = _run(graph, path, training)
+            seen = _run(graph, paths, training)
         except (ValueError, RuntimeError) as error:  # batch norm on one sample has no train mode
-            if mode == "eval":
-                return Passage(f"the model does not run: {error}")
-            seen, reason = False, ""
-        refusal = refusal or reason
-        if not seen:
-            changed.add(mode)
-    return Passage(refusal, frozenset(changed))
+            seen = dict.fromkeys(paths, (False, f"the model does not run: {error}" if mode == "eval" else ""))
+        for path, (is_same, reason) in seen.items():
+            known = found[path]
+            changes = known.changes if is_same else known.changes | {mode}
+            found[path] = Passage(known.refusal or reason, changes)
+    return found
 
 
-def _run(graph: ModelGraph, path: str, training: bool) -> tuple[bool, str]:
-    """Returns whether the module is an identity in this mode, and why another could not be."""
-    model, results = graph.model, list[tuple[bool, str]]()
+def _run(graph: ModelGraph, paths: Sequence[str], training: bool) -> dict[str, tuple[bool, str]]:
+    """Returns for each module whether it is an identity in this mode, and why another could not be."""
+    model, probing = graph.model, list[bool]()
+    results: dict[str, list[tuple[bool, str]]] = {path: [] for path in paths}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    hooks: list[Callable[[], None]] = []
     with (
         attributes_kept(model),
         slots_holding(model, buffers),
@@ -65,23 +66,25 @@ def _run(graph: ModelGraph, path: str, training: bool) -> tuple[bool, str]:
         generators_kept(seed=0),
         torch.no_grad(),
     ):
-        hooks = _watching(graph, path, results)
         try:
+            for path in paths:
+                hooks += _watching(graph, path, results[path], probing)
             graph.inputs.call(model)
         finally:
             for remove in hooks:
                 remove()
-    if len(results) != 1:
-        return False, f"it runs {len(results)} times per forward, needed once"
-    return results[0]
+    missing = "it runs {} times per forward, needed once"
+    return {path: seen[0] if len(seen) == 1 else (False, missing.format(len(seen))) for path, seen in results.items()}
 
 
-def _watching(graph: ModelGraph, path: str, results: list[tuple[bool, str]]) -> list[Callable[[], None]]:
+def _watching(
+    graph: ModelGraph, path: str, results: list[tuple[bool, str]], probing: list[bool]
+) -> list[Callable[[], None]]:
+    """Hangs hooks on a module; while one of all watched modules is probed (``probing``), the others look away."""
     module, is_piece, is_empty = graph.model.get_submodule(path), is_piece_path(path), is_meta(graph.model)
     non_negative = is_non_negative(graph, input_of(graph, path))
     given: list[Tensor] = []
     state: dict[str, Tensor] = {}  # the module's buffers when it was called: a ramp counts the calls
-    probing: list[bool] = []
 
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not probing and args and isinstance(args[0], Tensor):

@@ -14,7 +14,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, is_meta
 from neuroexapt.surgery.folds import NotFoldable, fold
 from neuroexapt.surgery.graft import CHILD, Grafted, is_piece_path
-from neuroexapt.surgery.identity import passage
+from neuroexapt.surgery.identity import passages
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.pieces import GatedOperation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, SlotEdit
@@ -49,14 +49,15 @@ class RemoveLayer(Mutation):
     def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:
         """What leaves without a trace: foldable layers, pieces and blocks without effect, finished exchanges."""
         runs = Counter(call.path for call in graph.calls)
-        silent = _silent_parameters(graph)
-        for path, module in graph.model.named_modules():
+        modules: dict[str, nn.Module] = dict(graph.model.named_modules())
+        gone = _without_effect(graph, [path for path in modules if path and runs[path] == 1])
+        for path, module in modules.items():
             if isinstance(module, GatedOperation):
                 if module.is_done and _piece_alone(graph, _site(path)):
                     yield cls(path=_site(path), how="settle")
             elif path and runs[path] == 1 and _is_foldable(graph, path):
                 yield cls(path=path, how="fold")
-            elif path and runs[path] == 1 and _may_be_silent(module, path, silent) and cls(path=path)._is_exact(graph):
+            elif path in gone:
                 yield cls(path=path)
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
@@ -79,22 +80,16 @@ class RemoveLayer(Mutation):
         return Plan(slots=(slot,), changes=EXACT if piece.is_done else DECLARED)
 
     def _bypassed(self, graph: ModelGraph) -> Plan:
-        slots = tuple(SlotEdit(path) for path in (self.path, *_other_ends(graph.model, self.path)))
-        module = graph.model.get_submodule(self.path)
-        if is_piece_path(self.path) and _has_no_scale(module):
+        ends = _other_ends(graph.model, self.path)
+        slots = tuple(SlotEdit(path) for path in (self.path, *ends))
+        if _has_no_scale(graph.model, self.path):
             return Plan(slots=slots, changes=EXACT)
-        if is_piece_path(self.path) and len(slots) > 1:
+        if ends:
             return Plan(slots=slots, changes=DECLARED)
-        seen = passage(graph, self.path)
+        seen = passages(graph, [self.path])[self.path]
         if seen.refusal:
             raise self._refused(seen.refusal)
         return Plan(slots=slots, changes=seen.changes)
-
-    def _is_exact(self, graph: ModelGraph) -> bool:
-        try:
-            return not self._bypassed(graph).changes
-        except SurgeryError:
-            return False
 
     def _module(self, graph: ModelGraph) -> nn.Module:
         found: dict[str, nn.Module] = dict(graph.model.named_modules(remove_duplicate=False))
@@ -147,10 +142,19 @@ def _is_foldable(graph: ModelGraph, path: str) -> bool:
     return True
 
 
-def _has_no_scale(piece: nn.Module) -> bool:
+def _has_no_scale(model: nn.Module, path: str) -> bool:
     """Whether a piece adds ``scale * something`` with a scale that is zero."""
-    scale = piece._parameters.get("scale")
+    scale = model.get_submodule(path)._parameters.get("scale") if is_piece_path(path) else None
     return scale is not None and not scale.is_meta and not bool(scale.any())
+
+
+def _without_effect(graph: ModelGraph, paths: list[str]) -> set[str]:
+    """Returns which modules could be passed by exactly; the model is run only if one looks like it."""
+    model, silent = graph.model, _silent_parameters(graph)
+    scaled = {path for path in paths if _has_no_scale(model, path)}
+    tried = [path for path in paths if path not in scaled and _may_be_silent(model.get_submodule(path), path, silent)]
+    tried = [path for path in tried if not _other_ends(model, path)]
+    return scaled | {path for path, seen in passages(graph, tried).items() if not seen.refusal and not seen.changes}
 
 
 def _silent_parameters(graph: ModelGraph) -> list[str]:
