@@ -21,7 +21,7 @@ EXACT = 1e-10  # float64, relative: summation order is all that may differ
 PLACES = [  # one widenable axis a network: plain, norm, grouped, depthwise, concatenated, flattened, tied, transformer
     ("plain_conv", "conv1"),
     ("conv_bn", "features.0"),
-    ("resnet_basic", "stem.0"),
+    ("resnet_basic", "blocks.0.conv1"),
     ("resnet_bottleneck", "blocks.1.conv1.weight[0].0"),
     ("resnet_bottleneck", "blocks.1.conv1.weight[0].1"),
     ("dense_concat", "convs.0"),
@@ -29,7 +29,6 @@ PLACES = [  # one widenable axis a network: plain, norm, grouped, depthwise, con
     ("flatten_linear", "conv"),
     ("mlp", "layers.3"),
     ("transformer", "up"),
-    ("tied_weights", "enter"),
     ("tied_weights", "up"),
 ]
 
