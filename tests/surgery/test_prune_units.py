@@ -294,9 +294,27 @@ def test_the_mean_goes_into_the_running_mean_behind_a_layer_without_bias_or_into
     surgeon.apply(PruneUnits(axis="features.0", units=(0,), repair="mean"))
     assert model.features[3].bias is None
     assert not torch.equal(model.features[4].running_mean, mean)
+    assert torch.equal(model.features[4].running_var, build("conv_bn").features[4].running_var)
     model = build("resnet_bottleneck")
     patch = Surgeon(model, batch()).apply(PruneUnits(axis="stem.0", units=(0,), repair="mean"))
     assert patch.added == ("blocks.0.downsample.bias",)
+
+
+def test_after_least_squares_a_batch_norm_expects_the_variance_that_it_gets() -> None:
+    model = build("conv_bn")
+    norm, variances = model.features[4], []
+    conv_outputs: list[Tensor] = []
+    handle = norm.register_forward_pre_hook(lambda module, args: conv_outputs.append(args[0]))
+    for _ in range(2):
+        with torch.no_grad():
+            model.eval()(batch())
+        variances.append((conv_outputs[-1].transpose(0, 1).flatten(1).var(1, correction=0), norm.running_var.clone()))
+        if len(variances) == 1:
+            Surgeon(model, batch()).apply(PruneUnits(axis="features.0", units=(0, 4), repair="least_squares"))
+    handle.remove()
+    (seen, expected), (seen_after, expected_after) = variances
+    assert torch.allclose(expected_after / expected, seen_after / seen)
+    assert not torch.allclose(expected_after, expected)
 
 
 def test_an_average_is_repaired_with_its_own_weights() -> None:

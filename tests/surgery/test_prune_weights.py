@@ -53,6 +53,17 @@ def test_the_smallest_weights_are_masked_and_more_of_them_later() -> None:
         surgeon.apply(PruneWeights(layer="features.3", amount=0.4))
 
 
+def test_what_is_masked_stays_masked_whatever_else_becomes_zero() -> None:
+    model = build("mlp")
+    surgeon, layer = Surgeon(model, batch()), model.layers[3]
+    surgeon.apply(PruneWeights(layer="layers.3", amount=0.2))
+    before = layer.weight_mask.clone()
+    with torch.no_grad():
+        layer.weight_orig[:, :5] = 0.0
+    surgeon.apply(PruneWeights(layer="layers.3", amount=0.4))
+    assert not layer.weight_mask[before == 0].any()
+
+
 def test_the_parameter_stays_the_same_object_with_its_moments_and_masked_weights_stay_zero() -> None:
     model = build("mlp")
     optimizer = AdamW(model.parameters(), lr=1e-2)

@@ -39,11 +39,13 @@ class Shift:
         path: Of the tensor that holds it.
         sign: -1 for a running mean, which is subtracted.
         is_new: Whether ``path`` is a slot that is empty now.
+        variance: Path of the running variance beside a running mean.
     """
 
     path: str
     sign: float
     is_new: bool
+    variance: str = ""
 
 
 def losing_columns(graph: ModelGraph, edits: Mapping[str, TensorEdit]) -> dict[str, Consumer | str]:
@@ -64,8 +66,10 @@ def shift_of(graph: ModelGraph, consumer: Consumer, module: str) -> Shift | None
         path = canonical_names(graph.model)[id(bias)]
         holders = [m for m in graph.model.modules() if any(p is bias for p in m._parameters.values())]
         return Shift(path, 1.0, is_new=False) if len(holders) == 1 else None
-    mean = _running_mean_behind(graph, consumer, module)
-    return Shift(mean, -1.0, is_new=False) if mean else Shift(f"{module}.bias", 1.0, is_new=True)
+    mean, variance = _statistics_behind(graph, consumer, module)
+    if mean and variance:
+        return Shift(mean, -1.0, is_new=False, variance=variance)
+    return Shift(f"{module}.bias", 1.0, is_new=True)
 
 
 def _owners(model: nn.Module) -> dict[str, list[str]]:
@@ -94,7 +98,7 @@ def _consumer(graph: ModelGraph, path: str, dim: int, kept: Tensor, owners: list
     return Consumer(path, tuple(owners), kept, is_removed.nonzero().flatten(), groups)
 
 
-def _running_mean_behind(graph: ModelGraph, consumer: Consumer, module: str) -> str | None:
+def _statistics_behind(graph: ModelGraph, consumer: Consumer, module: str) -> list[str | None]:
     tape = graph.tape
     made = [
         op.outputs[0]
@@ -102,5 +106,5 @@ def _running_mean_behind(graph: ModelGraph, consumer: Consumer, module: str) -> 
         if op.module == module and any(tape.values[c.operand].parameter == consumer.weight for c in op.contractions)
     ]
     users = [op for op in tape if made and made[0] in op.inputs]
-    mean = users[0].number("running_mean") if len(users) == 1 else None
-    return tape.values[mean].parameter if mean is not None else None
+    numbers = [users[0].number(name) if len(users) == 1 else None for name in ("running_mean", "running_var")]
+    return [tape.values[number].parameter if number is not None else None for number in numbers]

@@ -4,9 +4,12 @@ At the input of a consumer the removed entries are predicted from the kept ones,
 data and at all positions alike; so ``W_R x_R ~ (W_R A) x_K + W_R c``, and these go into the kept columns and the bias:
 reconstruction by least squares as in He et al. 2017 (Channel Pruning, section 3.1), with a ridge. The ridge is the one
 of ``RIDGES`` that predicts the other half of the samples best; with the infinite one only the mean is absorbed.
+With least squares a batch norm directly behind also gets the running variance of what it is given now: predictions vary
+less than what they predict, and over many layers that adds up.
 
 Memory: for one group of a consumer with d columns two Gram matrices of (d + 1)^2 float64 with d <= ``MAX_COLUMNS``, and
-``CHUNK`` x (d + 1) float64 at a time, over at most ``MAX_POSITIONS`` positions; and what ``measure`` keeps.
+``CHUNK`` x (d + 1) float64 at a time, over at most ``MAX_POSITIONS`` positions; what ``measure`` keeps; and the output
+of one consumer twice.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroexapt.graph import ModelGraph, is_meta, named_tensors
@@ -34,6 +38,7 @@ RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, math.inf)  # times the mean variance of a
 MAX_COLUMNS = 4096  # of one group of a consumer: twice 128 MiB
 MAX_POSITIONS = 32768
 CHUNK = 4096
+CONSTANT = 1e-12  # a variance below this share of the mean square is rounding
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +92,11 @@ def repaired(
             else:
                 before = changed.get(shift.path, TensorEdit(shift.path, (None,), Fill("zeros")))
                 changed[shift.path] = replace(before, rewrite=_moved(before, shift, rows))
+            if shift.variance and module in inputs and repair == "least_squares":
+                columns = changed[consumer.weight].rewrite
+                ratio = _variance_ratio(graph, consumer, module, inputs[module], columns, edit.maps[0])
+                before = changed.get(shift.variance, TensorEdit(shift.variance, (None,), Fill("zeros")))
+                changed[shift.variance] = replace(before, rewrite=_scaled(before, shift.variance, ratio))
     return list(changed.values()), added
 
 
@@ -213,6 +223,40 @@ def _shift(consumer: Consumer, prediction: Prediction, module: str, rows: Tensor
         constants = prediction.constants[module].to(old.device)
         added: Tensor = torch.einsum("gort,gr->go", _lost(consumer, old), constants).flatten()
         return gather(sign * added, (rows,))
+
+    return make
+
+
+def _variance_ratio(
+    graph: ModelGraph, consumer: Consumer, module: str, given: Tensor, columns: Contents | None, rows: Tensor | None
+) -> Tensor:
+    """Returns the variance of a layer's outputs after over before, float64, one for each output that stays."""
+    layer, tensors = graph.model.get_submodule(module), named_tensors(graph.model)
+    old = tensors[consumer.weight].detach()
+    new = columns(tensors).to(old) if columns is not None else old
+    dim = -1 if isinstance(layer, nn.Linear) else 1
+    width = len(consumer.kept) + len(consumer.removed)
+    kept = torch.cat([consumer.kept + group * width for group in range(consumer.groups)]).to(given.device)
+    with torch.no_grad():
+        before = gather(_output(layer, given, old).movedim(dim, 0).flatten(1), (rows, None)).double()
+        after = _output(layer, given.index_select(dim, kept), new).movedim(dim, 0).flatten(1).double()
+    was, now = before.var(1, correction=0), after.var(1, correction=0)
+    is_known = was > CONSTANT * before.square().mean(1)
+    return torch.where(is_known, now / was.clamp_min(torch.finfo(torch.float64).tiny), 1.0)
+
+
+def _output(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight)
+    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)  # as of every consumer
+    result: Tensor = layer._conv_forward(x, weight, None)
+    return result
+
+
+def _scaled(edit: TensorEdit, path: str, ratio: Tensor) -> Contents:
+    def make(tensors: Mapping[str, Tensor]) -> Tensor:
+        old = tensors[path].detach().double()
+        return gather(old, edit.maps) * ratio.to(old.device)
 
     return make
 
