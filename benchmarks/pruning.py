@@ -123,7 +123,7 @@ def table(found: list[dict[str, Any]], command: str, unpruned: float, total: int
     lines = [
         f"`{command}`; a ResNet of {total:,} parameters, test accuracy {100 * unpruned:.2f} %, before any fine-tuning. "
         f"torch {torch.__version__}, torch-pruning {version('torch-pruning')}. Mean over the samples of calibration "
-        "images, lowest and highest in brackets. The variance step of least_squares was adopted after exploratory runs on "
+        "images, lowest and highest in brackets. The variance step of least_squares was adopted after runs on "
         "this network had been scored on these test images (sample 0), so its rows are no blind test. The three sizes "
         "were set then too: at 30 % of the parameters every arm tried was below 30 %, ours with least_squares highest.",
         "",
