@@ -79,10 +79,10 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     return float(torch.stack(hits).sum()) / len(y)
 
 
-def trained(data: Data, folder: Path, epochs: int) -> nn.Sequential:
+def trained(data: Data, folder: Path, epochs: int, seed: int) -> nn.Sequential:
     """Returns the network after ``epochs`` of SGD; what is in ``folder`` is not trained again."""
-    torch.manual_seed(0)
-    model, path = small_resnet(), folder / "small_resnet.pt"
+    torch.manual_seed(seed)
+    model, path = small_resnet(), folder / f"small_resnet-{seed}.pt"
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     num_steps = len(data.y) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.4, total_steps=epochs * num_steps, pct_start=0.2)
