@@ -82,7 +82,7 @@ def test_every_import_goes_down():
 @pytest.mark.parametrize(
     ("name", "text", "found"),
     [
-        ("graph.a", "from neuroexapt.surgery import apply", "surgery stands above graph"),
+        ("graph.a", "from neuroexapt.surgery.writing import apply", "surgery stands above graph"),
         ("graph.a", "def f():\n    import neuroexapt.train.step", "line 2: imports neuroexapt.train.step"),
         ("graph.a", "if TYPE_CHECKING:\n    from neuroexapt.cli import main", "cli stands above graph"),
         ("train.a", "from neuroexapt.report import headline", "train and report stand on one floor"),

@@ -11,7 +11,7 @@ from contracts.networks import NETWORKS, batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, named_tensors, trace
-from neuroexapt.surgery.importance import IMPORTANCES, importance
+from neuroexapt.surgery.removal.importance import IMPORTANCES, importance
 
 ROUNDING = 1e-9  # of float64 sums in another order
 

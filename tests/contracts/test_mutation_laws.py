@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-import neuroexapt.surgery.apply as writer
+import neuroexapt.surgery.writing.apply as writer
 from contracts.experiment import Experiment, experiment, objective, outputs, trained
 from contracts.networks import NETWORKS, batch, build
 from contracts.state import fingerprint
@@ -227,8 +227,8 @@ def test_an_edit_that_changes_the_function_is_refused_and_undone(
 ) -> None:
     model, optimizer, surgeon = trained(network)
     before = fingerprint(model, optimizer)
-    monkeypatch.setattr("neuroexapt.surgery.witness.tolerance_for", lambda model, outputs: -1.0)
-    monkeypatch.setattr("neuroexapt.surgery.witness.rounding_allowance", lambda seen, model, inputs: -1.0)
+    monkeypatch.setattr("neuroexapt.surgery.checking.witness.tolerance_for", lambda model, outputs: -1.0)
+    monkeypatch.setattr("neuroexapt.surgery.checking.witness.rounding_allowance", lambda seen, model, inputs: -1.0)
     with pytest.raises(SurgeryError, match=r"changed the outputs by .* The edit was taken back"):
         surgeon.apply(mutation)
     assert fingerprint(model, optimizer) == before

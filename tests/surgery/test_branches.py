@@ -13,9 +13,9 @@ from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import AddBranch, InsertLayer, Lineage, Surgeon, Widen, candidates, replay
-from neuroexapt.surgery.graft import pieces_of
 from neuroexapt.surgery.mutations.add_branch import side_padding
 from neuroexapt.surgery.pieces import PIECES
+from neuroexapt.surgery.writing.graft import pieces_of
 
 EXACT = 1e-10
 KINDS = ("1x1", "3x3", "5x5", "depthwise", "dilated")

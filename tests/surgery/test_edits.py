@@ -13,8 +13,8 @@ from contracts.networks import NETWORKS, batch, build
 from contracts.state import fingerprint, raw
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, InsertLayer, Lineage, Patch, Surgeon, Widen, parse, replay
-from neuroexapt.surgery.gather import edited, gather
 from neuroexapt.surgery.plan import Fill, TensorEdit, fill_for
+from neuroexapt.surgery.writing.gather import edited, gather
 
 EXACT = 1e-10
 

@@ -11,7 +11,7 @@ from contracts.state import raw
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import ExpandBottleneck, Surgeon, Widen, candidates
-from neuroexapt.surgery.bottlenecks import bottlenecks, effective_rank
+from neuroexapt.surgery.growth.bottlenecks import bottlenecks, effective_rank
 
 
 class Chain(nn.Module):

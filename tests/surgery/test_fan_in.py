@@ -15,8 +15,8 @@ from contracts.state import fingerprint, raw
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import Lineage, Surgeon, Widen, replay
-from neuroexapt.surgery.fan_in.informed import View, best, spanned
-from neuroexapt.surgery.structure import structure_of
+from neuroexapt.surgery.checking.structure import structure_of
+from neuroexapt.surgery.growth.fan_in.informed import View, best, spanned
 
 EXACT = 1e-10  # float64, relative: summation order is all that may differ
 SILENT_SLOPE = "ignore:.*(slope of the activation at 0 is 0|divides the new units)"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import InsertLayer, Surgeon
-from neuroexapt.surgery.graft import attach, detach, is_piece_path
+from neuroexapt.surgery.writing.graft import attach, detach, is_piece_path
 
 SITE = "features.2"
 

@@ -10,7 +10,7 @@ from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import MUTATIONS, InsertLayer, Surgeon, Widen, candidates, parse
-from neuroexapt.surgery.graft import pieces_of
+from neuroexapt.surgery.writing.graft import pieces_of
 
 EXACT = 1e-10
 

@@ -16,8 +16,8 @@ from contracts.state import raw
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import named_tensors, trace
 from neuroexapt.surgery import PruneUnits, PruneWeights, Surgeon, Widen, candidates, parse
-from neuroexapt.surgery.dead import dead_units
 from neuroexapt.surgery.mutations import MUTATIONS
+from neuroexapt.surgery.removal.dead import dead_units
 
 EXACT = 1e-10
 

@@ -14,8 +14,8 @@ from contracts.networks import batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import InsertLayer, Lineage, PruneUnits, PruneWeights, Surgeon, Widen, parse, replay
-from neuroexapt.surgery import apply as writer
 from neuroexapt.surgery.mutations import MUTATIONS
+from neuroexapt.surgery.writing import apply as writer
 
 EXACT = 1e-10
 

@@ -19,7 +19,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import AddRegularization, Lineage, Mutation, Surgeon, Widen, replay
 from neuroexapt.surgery.pieces import RampedDropout, RampedDropPath
-from neuroexapt.surgery.residuals import Sums
+from neuroexapt.surgery.places.residuals import Sums
 
 
 def noise(variant: str, site: str, **fields: object) -> AddRegularization:

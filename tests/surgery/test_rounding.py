@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import neuroexapt.surgery.widening as widening
+import neuroexapt.surgery.growth.widening as widening
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ExampleInputs
 from neuroexapt.surgery import Surgeon, Widen
-from neuroexapt.surgery.verify import MAX_ROUNDING, TOLERANCE, observe, rounding_allowance
+from neuroexapt.surgery.checking.verify import MAX_ROUNDING, TOLERANCE, observe, rounding_allowance
 
 
 class Cancelling(nn.Module):

@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import AddBranch, AddResidual, InsertLayer, Lineage, Surgeon, Widen, replay
-from neuroexapt.surgery.graft import pieces_of
 from neuroexapt.surgery.pieces import SkipConnection
+from neuroexapt.surgery.writing.graft import pieces_of
 
 EXACT = 1e-10
 ACROSS = AddResidual(source="stem.2", target="blocks.1.bn2")  # 6 channels of 8x8 to 8 of 4x4

@@ -13,8 +13,8 @@ from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
 from neuroexapt.surgery import MUTATIONS, SplitUnits, Surgeon, parse
-from neuroexapt.surgery.splitting import least_eigenvectors
-from neuroexapt.surgery.structure import structure_of
+from neuroexapt.surgery.checking.structure import structure_of
+from neuroexapt.surgery.growth.splitting import least_eigenvectors
 
 EXACT = 1e-10  # float64, relative: summation order is all that may differ
 AXIS, UNITS = "layers.1", (1, 4, 6)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.surgery.swap import Exchange
+from neuroexapt.surgery.writing.swap import Exchange
 
 
 def pair() -> tuple[nn.Parameter, nn.Parameter]:

@@ -14,7 +14,7 @@ from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import NEW, ModelGraph, trace
 from neuroexapt.surgery import Surgeon, Widen
-from neuroexapt.surgery.structure import structure_of
+from neuroexapt.surgery.checking.structure import structure_of
 
 EXACT = 1e-10  # float64, relative: summation order is all that may differ
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-import neuroexapt.surgery.verify as verify
-import neuroexapt.surgery.witness as witness
+import neuroexapt.surgery.checking.verify as verify
+import neuroexapt.surgery.checking.witness as witness
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import Surgeon, Widen

@@ -15,7 +15,7 @@ from neuroexapt.graph import difference
 from neuroexapt.report import save_difference
 from neuroexapt.report.quantities import in_number_of
 from neuroexapt.surgery import Lineage, Surgeon
-from neuroexapt.surgery.structure import structure_of
+from neuroexapt.surgery.checking.structure import structure_of
 
 PICTURE = "diff.png"
 WIDE = 120  # columns from which two values stand in one line

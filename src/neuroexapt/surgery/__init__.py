@@ -1,7 +1,7 @@
 """Changing a model: mutations as values, one writer, patches that can be taken back."""
 
-from neuroexapt.surgery.budget import Budget
-from neuroexapt.surgery.forecast import Forecast, Prospect
+from neuroexapt.surgery.checking.budget import Budget
+from neuroexapt.surgery.checking.forecast import Forecast, Prospect
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import Mutation, parse
 from neuroexapt.surgery.mutations import (
@@ -23,7 +23,7 @@ from neuroexapt.surgery.mutations import (
 )
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import Plan
-from neuroexapt.surgery.selecting import select_units
+from neuroexapt.surgery.removal.selecting import select_units
 from neuroexapt.surgery.surgeon import Surgeon, candidates, replay
 
 __all__ = [

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import Mode, SliceSource
-from neuroexapt.surgery.undo import UndoLog
+from neuroexapt.surgery.writing.undo import UndoLog
 
 
 @dataclass(frozen=True, eq=False)

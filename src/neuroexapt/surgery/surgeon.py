@@ -22,19 +22,19 @@ from neuroexapt.graph import (
     trace,
     unwrapped,
 )
-from neuroexapt.surgery.apply import write
-from neuroexapt.surgery.averages import averages_inside, check_same
-from neuroexapt.surgery.budget import Budget
-from neuroexapt.surgery.forecast import Forecast, Prospect
+from neuroexapt.surgery.checking.budget import Budget
+from neuroexapt.surgery.checking.forecast import Forecast, Prospect
+from neuroexapt.surgery.checking.verify import TOLERANCE
+from neuroexapt.surgery.checking.witness import FunctionChanged, Witness
 from neuroexapt.surgery.lineage import Lineage
 from neuroexapt.surgery.mutation import MAX_SEED, Mutation
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import DECLARED, Mode, Plan
-from neuroexapt.surgery.settings import write_settings
-from neuroexapt.surgery.undo import UndoLog
-from neuroexapt.surgery.verify import TOLERANCE
-from neuroexapt.surgery.witness import FunctionChanged, Witness
+from neuroexapt.surgery.writing.apply import write
+from neuroexapt.surgery.writing.averages import averages_inside, check_same
+from neuroexapt.surgery.writing.settings import write_settings
+from neuroexapt.surgery.writing.undo import UndoLog
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ import torch
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall
 from neuroexapt.surgery.mutation import Mutation, draw_seed
+from neuroexapt.surgery.places.sites import ends_of_chains, is_map, num_channels, site_at
 from neuroexapt.surgery.plan import GraftEdit, Plan
-from neuroexapt.surgery.sites import ends_of_chains, is_map, num_channels, site_at
 
 Variant = Literal["squeeze_excite", "eca", "self"]
 Pieces = tuple[str, dict[str, Any]]

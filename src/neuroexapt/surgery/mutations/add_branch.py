@@ -11,11 +11,11 @@ from torch import nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall
-from neuroexapt.surgery.graft import has_piece, own_class
 from neuroexapt.surgery.mutation import Mutation, draw_seed
 from neuroexapt.surgery.pieces import ConvBranch, LowRankBranch
+from neuroexapt.surgery.places.sites import is_map, num_channels, site_at, sites
 from neuroexapt.surgery.plan import GraftEdit, Plan
-from neuroexapt.surgery.sites import is_map, num_channels, site_at, sites
+from neuroexapt.surgery.writing.graft import has_piece, own_class
 
 BranchKind = Literal["1x1", "3x3", "5x5", "depthwise", "dilated", "low_rank"]
 

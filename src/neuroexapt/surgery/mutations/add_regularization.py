@@ -11,9 +11,9 @@ import torch
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall
 from neuroexapt.surgery.mutation import Mutation, draw_seed
+from neuroexapt.surgery.places.residuals import Sums
+from neuroexapt.surgery.places.sites import ends_of_chains, is_map, site_at
 from neuroexapt.surgery.plan import IN_TRAIN, GraftEdit, Plan, SettingEdit
-from neuroexapt.surgery.residuals import Sums
-from neuroexapt.surgery.sites import ends_of_chains, is_map, site_at
 
 Variant = Literal["dropout", "drop_path", "weight_decay", "label_smoothing"]
 

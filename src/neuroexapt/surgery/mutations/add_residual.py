@@ -10,12 +10,12 @@ import torch
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall
-from neuroexapt.surgery.graft import pieces_of
 from neuroexapt.surgery.mutation import Mutation, draw_seed
 from neuroexapt.surgery.pieces import SkipConnection
+from neuroexapt.surgery.places.sites import ends_of_chains, is_map, num_channels, site_at
+from neuroexapt.surgery.places.writes import is_written_to
 from neuroexapt.surgery.plan import GraftEdit, Plan
-from neuroexapt.surgery.sites import ends_of_chains, is_map, num_channels, site_at
-from neuroexapt.surgery.writes import is_written_to
+from neuroexapt.surgery.writing.graft import pieces_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ import torch
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph
-from neuroexapt.surgery.bottlenecks import bottlenecks
+from neuroexapt.surgery.growth.bottlenecks import bottlenecks
+from neuroexapt.surgery.growth.widening import group_at
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.mutations.widen import Init, Widen
 from neuroexapt.surgery.plan import Plan
-from neuroexapt.surgery.widening import group_at
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

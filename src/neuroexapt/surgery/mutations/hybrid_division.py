@@ -10,15 +10,15 @@ import torch
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, trace
-from neuroexapt.surgery.apply import write
+from neuroexapt.surgery.checking.structure import structure_of
 from neuroexapt.surgery.mutation import Mutation, parse
 from neuroexapt.surgery.mutations.add_branch import AddBranch
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
 from neuroexapt.surgery.mutations.widen import Widen
+from neuroexapt.surgery.places.sites import channel_axis, ends_of_chains
 from neuroexapt.surgery.plan import Plan
-from neuroexapt.surgery.sites import channel_axis, ends_of_chains
-from neuroexapt.surgery.structure import structure_of
-from neuroexapt.surgery.undo import UndoLog
+from neuroexapt.surgery.writing.apply import write
+from neuroexapt.surgery.writing.undo import UndoLog
 
 PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, InsertLayer, AddBranch)}
 

@@ -11,10 +11,10 @@ from torch import nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph
-from neuroexapt.surgery.graft import is_piece_path
 from neuroexapt.surgery.mutation import Mutation, draw_seed
+from neuroexapt.surgery.places.sites import ends_of_chains, is_map, num_channels, site_at
 from neuroexapt.surgery.plan import GraftEdit, Plan
-from neuroexapt.surgery.sites import ends_of_chains, is_map, num_channels, site_at
+from neuroexapt.surgery.writing.graft import is_piece_path
 
 LayerKind = Literal["dense", "separable"]
 

@@ -10,13 +10,13 @@ import torch
 
 from neuroexapt.errors import InputError, SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph
-from neuroexapt.surgery.dead import dead_units
-from neuroexapt.surgery.growing import freed_attention
-from neuroexapt.surgery.importance import importance
+from neuroexapt.surgery.growth.growing import freed_attention
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan
-from neuroexapt.surgery.repair import Repair, repaired
-from neuroexapt.surgery.shrinking import kept_units, removal, shrunk
+from neuroexapt.surgery.removal.dead import dead_units
+from neuroexapt.surgery.removal.importance import importance
+from neuroexapt.surgery.removal.repair import Repair, repaired
+from neuroexapt.surgery.removal.shrinking import kept_units, removal, shrunk
 
 SHARE = 0.2  # of a group's units that a candidate takes
 

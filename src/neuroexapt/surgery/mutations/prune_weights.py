@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, is_meta, named_tensors
-from neuroexapt.surgery.by_unit import effective
+from neuroexapt.surgery.growth.by_unit import effective
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Contents, Fill, MaskEdit, Plan, TensorEdit
 

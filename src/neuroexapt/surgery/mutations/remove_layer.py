@@ -12,12 +12,12 @@ from torch import nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, is_meta
-from neuroexapt.surgery.folds import NotFoldable, fold
-from neuroexapt.surgery.graft import CHILD, Grafted, is_piece_path
-from neuroexapt.surgery.identity import passages
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.pieces import GatedOperation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, SlotEdit
+from neuroexapt.surgery.replacement.folds import NotFoldable, fold
+from neuroexapt.surgery.replacement.identity import passages
+from neuroexapt.surgery.writing.graft import CHILD, Grafted, is_piece_path
 
 How = Literal["bypass", "fold", "settle"]
 

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, is_meta, named_tensors
-from neuroexapt.surgery.gather import edited
-from neuroexapt.surgery.measure import measure
+from neuroexapt.surgery.checking.measure import measure
+from neuroexapt.surgery.growth.splitting import steepest_directions
+from neuroexapt.surgery.growth.units import Units, halves, indices_of, positions
+from neuroexapt.surgery.growth.widening import group_at, grown
 from neuroexapt.surgery.mutation import Mutation, draw_seed
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, TensorEdit
-from neuroexapt.surgery.splitting import steepest_directions
-from neuroexapt.surgery.units import Units, halves, indices_of, positions
-from neuroexapt.surgery.widening import group_at, grown
+from neuroexapt.surgery.writing.gather import edited
 
 SplitMode = Literal["symmetric", "asymmetric", "functional", "adaptive"]
 Direction = Literal["random", "steepest"]

@@ -12,13 +12,13 @@ from torch import nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import AttributeEdit, ModelGraph
-from neuroexapt.surgery.exchanges import ConvForm, activation_of, gated, pooling_of
 from neuroexapt.surgery.mutation import Mutation, draw_seed
-from neuroexapt.surgery.neighbours import own_tensor, size_before
 from neuroexapt.surgery.pieces.gated_operation import ACTIVATIONS
+from neuroexapt.surgery.places.neighbours import own_tensor, size_before
+from neuroexapt.surgery.places.sites import is_map, site_refusal
 from neuroexapt.surgery.plan import Fill, Plan, TensorEdit
-from neuroexapt.surgery.sites import is_map, site_refusal
-from neuroexapt.surgery.taps import Convolution, merged_groups
+from neuroexapt.surgery.replacement.exchanges import ConvForm, activation_of, gated, pooling_of
+from neuroexapt.surgery.replacement.taps import Convolution, merged_groups
 
 POOLING = ("max", "average")
 OPERATIONS = ("conv", "separable", *POOLING, *ACTIVATIONS)

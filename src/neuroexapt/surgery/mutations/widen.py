@@ -12,11 +12,11 @@ import torch
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, is_meta
-from neuroexapt.surgery.fan_in import gradmax, informed
+from neuroexapt.surgery.growth.fan_in import gradmax, informed
+from neuroexapt.surgery.growth.units import Units, opposites, random_copies
+from neuroexapt.surgery.growth.widening import group_at, grown, refused
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import Plan
-from neuroexapt.surgery.units import Units, opposites, random_copies
-from neuroexapt.surgery.widening import group_at, grown, refused
 
 Init = Literal["zero_fan_out", "copy", "pair", "informed", "gradmax"]
 INITS: tuple[str, ...] = get_args(Init)

@@ -1,6 +1,0 @@
-"""New units from gradients: which weights they begin with, measured on the objective."""
-
-from neuroexapt.surgery.fan_in.gradmax import gradmax
-from neuroexapt.surgery.fan_in.informed import informed
-
-__all__ = ["gradmax", "informed"]

@@ -1,0 +1,1 @@
+"""One operation in the place of another: kernels inside kernels, gates, folds, and what does nothing at all."""
