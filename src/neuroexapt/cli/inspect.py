@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
         nargs=2,
         metavar=("A", "B"),
         help="compare two of them, layer by layer, as a table and a picture; a model beside a checkpoint is built "
-        "for the checkpoint's data",
+        "for the checkpoint's data (default: no comparison)",
     )
     parser.add_argument(
         "--out",

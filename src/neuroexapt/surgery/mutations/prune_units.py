@@ -62,7 +62,7 @@ class PruneUnits(Mutation):
             num_dead = min(int(dead.sum()), group.size - 1)
             wanted = group.size - (num_dead or max(1, round(SHARE * group.size)))
             sizes = graph.sizes_below(group, wanted)
-            if not sizes:
+            if not sizes or min(sizes.values()) < 2:  # code cannot tell one unit from a broadcast axis
                 continue
             order = torch.where(dead, -1.0, scores).argsort(stable=True)
             is_kept = torch.ones(group.size, dtype=torch.bool)
