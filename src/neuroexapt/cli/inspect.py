@@ -43,7 +43,7 @@ def add_parser(commands: Any) -> None:
         "--out",
         type=Path,
         metavar="FILE.png",
-        help="where the picture of --diff goes (default: diff.png in the folder of run B, or in the current one)",
+        help="where the picture of A beside B goes (default: diff.png in the folder of run B, or in the current one)",
     )
     parser.add_argument(
         "--input",
