@@ -1,11 +1,13 @@
 """Thirty random edits in a row on models that people use: exact, reversible to the first bit, replayable, trainable.
 
+Each model twice: edits that preserve the function in eval mode only, and edits of all kinds, pruning among them.
 Results go to ``benchmarks/results/sequences.{json,md}``; finished rows are not repeated. One thread, minutes a model.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -20,7 +22,10 @@ from torch import nn
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = 64  # of images, in pixels
-LAYOUT = "| model | seed | edits | kinds | refused draws | product of changes - 1 | change on unseen data | size | {}"
+HEADER = (
+    "| model | drawn | seed | edits | kinds | refused draws | product of changes - 1 | change on unseen data | size "
+    "| reverted to the first bit | replayed | trains | seconds |"
+)
 
 
 def _timm(name: str, **arguments: Any) -> nn.Module:
@@ -59,29 +64,31 @@ def batch(name: str, seed: int) -> Any:
     return torch.randn(4, 3, SIZE, SIZE, generator=generator)
 
 
-def row(name: str, seed: int, length: int) -> dict[str, Any]:
+def row(name: str, seed: int, length: int, only_exact: bool) -> dict[str, Any]:
     """One sequence on one model."""
     prepare_third_party()
     torch.manual_seed(seed)
     model = MODELS[name]()
     move_off_constants(model)
     began = time.perf_counter()
-    found = run_sequence(model, batch(name, 1), batch(name, 2), length=length, seed=seed)
+    found = run_sequence(model, batch(name, 1), batch(name, 2), length=length, seed=seed, only_exact=only_exact)
     seconds = time.perf_counter() - began
-    return {"model": name, "seed": seed, "seconds": seconds, "is_sound": found.is_sound, **vars(found)}
+    edits = "exact" if only_exact else "all"
+    return {"model": name, "drawn": edits, "seed": seed, "seconds": seconds, "is_sound": found.is_sound, **vars(found)}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """All rows as Markdown."""
     lines = [
-        LAYOUT.format("reverted to the first bit | replayed | trains | seconds |"),
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        HEADER,
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in rows:
         finite = all(abs(loss) < float("inf") for loss in r["losses"])
         words = ["no", "yes"]
         lines.append(
-            f"| {r['model']} | {r['seed']} | {len(r['edits'])} | {len(r['kinds'])} | {sum(r['refused'].values())} "
+            f"| {r['model']} | {r['drawn']} | {r['seed']} | {len(r['edits'])} | {len(r['kinds'])} "
+            f"| {sum(r['refused'].values())} "
             f"| {r['product'] - 1:.1e} | {r['unseen_change']:.1e} | x {r['growth']:.2f} | {words[r['is_reverted']]} "
             f"| {words[r['is_replayed']]} | {words[finite]} | {r['seconds']:.0f} |"
         )
@@ -100,9 +107,10 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     for name in options.models:
-        for seed in range(options.seeds):
-            if not any(r["model"] == name and r["seed"] == seed for r in done):
-                done.append(row(name, seed, options.length))
+        for seed, only_exact in itertools.product(range(options.seeds), (True, False)):
+            key = (name, "exact" if only_exact else "all", seed)
+            if not any((r["model"], r["drawn"], r["seed"]) == key for r in done):
+                done.append(row(name, seed, options.length, only_exact))
                 with options.out.open("a") as file:
                     file.write(json.dumps(done[-1]) + "\n")
                 print(table(done[-1:]).splitlines()[-1], flush=True)

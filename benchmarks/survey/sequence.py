@@ -1,8 +1,9 @@
 """A random sequence of edits on one model, and everything that must hold after it.
 
-Edits of all kinds are drawn one after another, kind first, so that rare kinds count as much as frequent ones; each
-preserves the function in eval mode, or is taken back and another is drawn. Then: the product of all changes, the
-function on a batch that was never seen, reverting to the first bit, replaying from JSON on the seed model, training on.
+Edits of all kinds are drawn one after another, kind first, so that rare kinds count as much as frequent ones; where
+only exact ones are wanted, each preserves the function in eval mode, or is taken back and another is drawn. Then: the
+product of all changes, the function on a batch that was never seen, reverting to the first bit, replaying from JSON on
+the seed model, training on.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ExampleInputs, is_inexact, relative_change
 from neuroexapt.surgery import MUTATIONS, Lineage
 
-MAX_GROWTH = 4.0  # times the seed's parameters; larger candidates are left out
-MAX_DRAWS = 12  # for one edit
+MAX_GROWTH = 8.0  # times the seed's parameters; larger candidates are left out
+MAX_DRAWS = 40  # for one edit
 
 
 @dataclass
@@ -50,9 +51,18 @@ class Sequence:
 
 
 def run_sequence(
-    model: nn.Module, inputs: Any, unseen: Any, *, length: int, seed: int, kinds: tuple[str, ...] = tuple(MUTATIONS)
+    model: nn.Module, inputs: Any, unseen: Any, *, length: int, seed: int, only_exact: bool = True
 ) -> Sequence:
-    """Edits the model ``length`` times and checks everything; the model is as it was afterwards."""
+    """Edits the model ``length`` times and checks everything; the model is as it was afterwards.
+
+    Args:
+        model: Any module.
+        inputs: What edits are verified on.
+        unseen: Other inputs, on which the whole sequence is checked.
+        length: Number of edits.
+        seed: Of the draws and of new weights.
+        only_exact: Whether edits that declare a change in eval mode (pruning, bypassing) are drawn again.
+    """
     result, seed_model = Sequence(), copy.deepcopy(model)
     optimizer = SGD(model.parameters(), lr=1e-4, momentum=0.9)
     train(model, optimizer, inputs, 1)
@@ -63,13 +73,14 @@ def run_sequence(
     limit = MAX_GROWTH * surgeon.graph.cost.num_parameters
     rng, patches = random.Random(seed), []
     while len(patches) < length:
-        patch = draw(surgeon, rng, kinds, limit, result)
+        patch = draw(surgeon, rng, only_exact, limit, result)
         if patch is None:
             break
         patches.append(patch)
         result.edits.append(patch.description)
         result.kinds[type(patch.mutation).__name__] += 1
-        result.product *= 1 + max(patch.changes[mode] for mode in patch.changes.keys() - patch.declared)
+        kept = [patch.changes[mode] for mode in patch.changes.keys() - patch.declared]
+        result.product *= 1 + max(kept, default=0.0)
     result.unseen_change = relative_change(before, run(model, unseen))
     result.growth = sum(p.numel() for p in model.parameters()) / sum(p.numel() for p in seed_model.parameters())
     grown, keys, record = run(model, unseen), shapes(model), json.loads(json.dumps(surgeon.lineage.to_json()))
@@ -85,12 +96,10 @@ def run_sequence(
     return result
 
 
-def draw(
-    surgeon: nx.Surgeon, rng: random.Random, kinds: tuple[str, ...], limit: float, result: Sequence
-) -> nx.Patch | None:
-    """Applies one random edit that preserves the function in eval mode."""
+def draw(surgeon: nx.Surgeon, rng: random.Random, only_exact: bool, limit: float, result: Sequence) -> nx.Patch | None:
+    """Applies one random edit, of a random kind."""
     for _ in range(MAX_DRAWS):
-        kind = rng.choice(kinds)
+        kind = rng.choice(list(MUTATIONS))
         found = surgeon.candidates([kind], growth=1.25)
         if not found:
             continue
@@ -100,7 +109,7 @@ def draw(
         except SurgeryError as error:
             result.refused[f"{kind}: {str(error)[:160]}"] += 1
             continue
-        if "eval" not in patch.declared and surgeon.graph.cost.num_parameters <= limit:
+        if not (only_exact and "eval" in patch.declared) and surgeon.graph.cost.num_parameters <= limit:
             return patch
         surgeon.revert(patch)
     return None
