@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from survey.step_bytes import measured
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.optim import LBFGS, SGD, Adafactor, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.swa_utils import AveragedModel
-from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -58,40 +58,8 @@ def images() -> Tensor:
     return torch.randn(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-def step(model: nn.Module, x: Tensor, optimizer: Optimizer) -> None:
-    optimizer.zero_grad()
-    output = model(x)
-    output.backward(torch.ones_like(output))
-    del output
-    optimizer.step()
-
-
 def state_of(optimizer: Optimizer) -> list[Tensor]:
     return [leaf for leaf in tree_leaves(list(optimizer.state.values())) if isinstance(leaf, Tensor)]
-
-
-def measured(model: nn.Module, x: Tensor, optimizer: Optimizer) -> int:
-    """The peak of a second training step: what was there before, and what was allocated on top."""
-    model.train()
-    step(model, x, optimizer)
-    optimizer.zero_grad()
-    fixed = sum(t.nbytes for t in [*model.parameters(), *model.buffers(), *state_of(optimizer), x])
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        step(model, x, optimizer)
-    allocations: list[tuple[int, int]] = []
-
-    def collect(nodes: Sequence[Any]) -> None:
-        for node in nodes:
-            if node.tag.name == "Allocation":
-                allocations.append((node.start_time_ns, node.extra_fields.alloc_size))
-            collect(node.children)
-
-    collect(record.profiler.kineto_results.experimental_event_tree())
-    now = peak = 0
-    for _, size in sorted(allocations, key=lambda allocation: allocation[0]):
-        now += size
-        peak = max(peak, now)
-    return fixed + peak
 
 
 @pytest.mark.parametrize("name", NETWORKS)
