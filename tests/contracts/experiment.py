@@ -109,9 +109,9 @@ def _signature(model: nn.Module) -> tuple[list[tuple[str, torch.Size]], Tensor]:
     return [(k, v.shape) for k, v in model.state_dict().items()], outputs(model, batch(), False)
 
 
-def experiment(network: str, mutation: Mutation, optimizer_name: str = "adamw") -> Experiment:
+def experiment(network: str, mutation: Mutation) -> Experiment:
     """Does it."""
-    model, optimizer, surgeon = trained(network, optimizer_name)
+    model, optimizer, surgeon = trained(network)
     seed_model, unseen, first = copy.deepcopy(model), 3 * images(6, 11), fingerprint(model, optimizer)
     surgeon.plan(mutation)
     is_planning_pure = fingerprint(model, optimizer) == first
@@ -126,7 +126,6 @@ def experiment(network: str, mutation: Mutation, optimizer_name: str = "adamw") 
     surgeon.revert(patch)
     is_reverted = fingerprint(model, optimizer) == first and surgeon.lineage == Lineage()
     replay(seed_model, Lineage.from_json(record), batch(), objective=objective)
-    model, optimizer, surgeon = trained(network, optimizer_name)
     surgeon.apply(mutation)
     is_reproducible = [raw(t) for t in model.state_dict().values()] == bits
     return Experiment(

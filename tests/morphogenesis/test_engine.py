@@ -346,19 +346,19 @@ def live_bytes() -> int:
 
 
 @pytest.mark.parametrize("min_gain", [0.0, 0.99], ids=["accepted", "rolled back"])
-def test_after_ten_events_nothing_of_the_old_tensors_is_alive(min_gain: float) -> None:
+def test_after_five_events_nothing_of_the_old_tensors_is_alive(min_gain: float) -> None:
     loop = Loop(
         min_gain=min_gain, max_events=20, interval_epochs=1, ban_epochs=0, max_parameter_ratio=1e6, max_flop_ratio=1e6
     )
     loop.epoch(100.0)
     other = live_bytes() - owned_bytes(loop)
-    for epoch in range(29):  # ten times control, trial and an epoch between
+    for epoch in range(14):  # five times control, trial and an epoch between
         loop.epoch(100.0 * 0.9**epoch)
     assert loop.engine.arm == "main"
     alive = [item for item in gc.get_objects() if type(item) in (Patch, Snapshot)]
     assert alive == []
     assert live_bytes() - owned_bytes(loop) - other <= 64  # a few numbers, and no tensor of a layer
-    assert (loop.engine.history.num_accepted, loop.engine.history.num_rolled_back) == ((0, 10) if min_gain else (10, 0))
+    assert (loop.engine.history.num_accepted, loop.engine.history.num_rolled_back) == ((0, 5) if min_gain else (5, 0))
 
 
 def owned_bytes(loop: Loop) -> int:

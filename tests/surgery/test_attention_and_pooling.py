@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from contracts import test_mutation_laws as laws
+from contracts import laws
 from contracts.experiment import experiment
 from contracts.networks import batch, build
 from contracts.state import fingerprint
@@ -41,11 +41,11 @@ every_variant = pytest.mark.parametrize(
 @every_variant
 def test_every_variant_meets_the_laws(network: str, mutation: Mutation) -> None:
     edit = experiment(network, mutation)
-    laws.test_the_function_is_preserved_on_data_that_the_surgeon_never_saw(edit)
-    laws.test_revert_restores_the_same_bytes(edit)
-    laws.test_json_round_trip_and_replay_on_the_seed_model(edit)
-    laws.test_every_parameter_with_new_entries_gets_a_gradient_there_within_two_steps(edit)
-    laws.test_the_reported_deltas_equal_a_recount(edit)
+    laws.assert_function_preserved(edit)
+    laws.assert_reverted(edit)
+    laws.assert_replayed(edit)
+    laws.assert_new_entries_learn(edit)
+    laws.assert_deltas_recounted(edit)
 
 
 @pytest.mark.parametrize(

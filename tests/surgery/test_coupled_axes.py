@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from surgery.coupled_networks import COUPLED, build_coupled, sequences
 EXACT = 1e-10  # float64, relative: summation order is all that may differ
 
 
+@cache
 def widened(name: str) -> Widen:
     model = build_coupled(name)
     group = trace(model, sequences()).group(COUPLED[name][1])

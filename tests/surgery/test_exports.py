@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from contracts.cases import CASES, FEW
 from contracts.networks import NETWORKS, batch, build
-from contracts.test_mutation_laws import CASES, FEW
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery import MUTATIONS, AddAttention, InsertLayer, Mutation, Surgeon, Widen
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import SGD, AdamW, Rprop
 from torch.optim.swa_utils import AveragedModel
 
-from contracts import test_mutation_laws as laws
+from contracts import laws
 from contracts.experiment import experiment
 from contracts.networks import batch, build
 from contracts.state import fingerprint
@@ -35,10 +35,10 @@ VARIANTS: list[tuple[str, Mutation]] = [
 @pytest.mark.parametrize(("network", "mutation"), VARIANTS)
 def test_every_variant_of_noise_meets_the_laws(network: str, mutation: Mutation) -> None:
     edit = experiment(network, mutation)
-    laws.test_the_function_is_preserved_on_data_that_the_surgeon_never_saw(edit)
-    laws.test_revert_restores_the_same_bytes(edit)
-    laws.test_json_round_trip_and_replay_on_the_seed_model(edit)
-    laws.test_the_reported_deltas_equal_a_recount(edit)
+    laws.assert_function_preserved(edit)
+    laws.assert_reverted(edit)
+    laws.assert_replayed(edit)
+    laws.assert_deltas_recounted(edit)
 
 
 def share_of_zeros(piece: nn.Module, x: torch.Tensor) -> float:

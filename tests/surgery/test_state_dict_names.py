@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import pytest
 
+from contracts.cases import CASES
 from contracts.experiment import objective
 from contracts.networks import batch, build
-from contracts.test_mutation_laws import CASES
 from neuroexapt.surgery import MUTATIONS, Mutation, Plan, Surgeon
 
 PLACES = [case for kind in MUTATIONS for case in {n: (n, m) for n, m in CASES if type(m).__name__ == kind}.values()][

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
-from functools import partial
+import tempfile
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from neuroexapt.train.evaluate import evaluate
 from neuroexapt.train.step import GuardedStep
 from train.tiny import CLASSES, Record, config, data, final_state, network, raw, weights
 
+FinalState = tuple[dict[str, dict[str, bytes]], dict[str, Any]]
 ALWAYS_ROLLED_BACK = {"min_gain": 0.99}
 
 
@@ -50,55 +52,67 @@ def with_statistics_of(splits: DataSplits, **parts: LabelledImages) -> DataSplit
     return make_splits(name=splits.name, class_names=splits.class_names, **whole)
 
 
-def test_two_runs_of_one_seed_are_equal_to_the_bit(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunResult, Record, FinalState]:
+    """A run with the usual settings, beside which others are laid."""
+    folder = tmp_path_factory.mktemp("plain")
+    return *run(config(), folder), final_state(folder)
+
+
+def test_two_runs_of_one_seed_are_equal_to_the_bit(plain: tuple[RunResult, Record, FinalState], tmp_path: Path) -> None:
+    first, told, state = plain
     before = torch.get_rng_state()
-    first, told = run(config(), tmp_path / "a")
     torch.manual_seed(99)  # what the caller did before is none of the run's business
-    second, told_again = run(config(), tmp_path / "b")
+    seeded = torch.get_rng_state()
+    second, told_again = run(config(), tmp_path)
+    assert torch.equal(torch.get_rng_state(), seeded)  # and the run leaves the caller's generator alone
     torch.set_rng_state(before)
     assert weights(first.model) == weights(second.model)
-    assert final_state(tmp_path / "a") == final_state(tmp_path / "b")
+    assert state == final_state(tmp_path)
     assert told.facts() == told_again.facts()
     assert first.finished.num_accepted == 2
     assert len(told.of(MutationApplied)) == 2
 
 
-def test_a_run_leaves_the_global_generator_alone(tmp_path: Path) -> None:
-    before = torch.get_rng_state()
-    run(config(), tmp_path)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_wrong_test_labels_change_nothing_but_the_test_figures(tmp_path: Path) -> None:
-    _, told = run(config(), tmp_path / "a")
+def test_wrong_test_labels_change_nothing_but_the_test_figures(
+    plain: tuple[RunResult, Record, FinalState], tmp_path: Path
+) -> None:
+    _, told, state = plain
     poisoned = with_statistics_of(data(), test=with_wrong_labels(data().test))
-    _, told_again = run(config(), tmp_path / "b", poisoned)
-    states = [final_state(tmp_path / name) for name in "ab"]
-    assert states[0][0] == states[1][0]
+    _, told_again = run(config(), tmp_path, poisoned)
+    assert state[0] == final_state(tmp_path)[0]
     facts, again = told.facts(), told_again.facts()
     assert facts[:-1] == again[:-1]
     assert facts[-1]["test_loss"] != again[-1]["test_loss"]
 
 
-def test_wrong_validation_labels_change_decisions_but_no_gradient(tmp_path: Path) -> None:
+def test_wrong_validation_labels_change_decisions_but_no_gradient(
+    plain: tuple[RunResult, Record, FinalState], tmp_path: Path
+) -> None:
     poisoned = with_statistics_of(data(), validation=with_wrong_labels(data().validation))
     still = config(morphogenesis={"max_events": 0})
     for name, splits in (("a", data()), ("b", poisoned)):
         run(still, tmp_path / name, splits)
     assert final_state(tmp_path / "a")[0] == final_state(tmp_path / "b")[0]
-    _, told = run(config(), tmp_path / "c")
-    _, told_again = run(config(), tmp_path / "d", poisoned)
+    _, told, _ = plain
+    _, told_again = run(config(), tmp_path / "c", poisoned)
     verdicts = [[event.accepted for event in record.of(VerdictReached)] for record in (told, told_again)]
     assert verdicts[0] != verdicts[1]
     first_epochs = [[event.train_loss for event in record.of(EpochFinished)[:2]] for record in (told, told_again)]
     assert first_epochs[0] == first_epochs[1]
 
 
+@cache
+def without_events(**train: Any) -> FinalState:
+    with tempfile.TemporaryDirectory() as folder:
+        run(config(train, {"max_events": 0}), Path(folder))
+        return final_state(Path(folder))
+
+
 def assert_equal_to_a_run_without_events(tmp_path: Path, settings: GrowConfig, **train: Any) -> Record:
-    run(config(train, {"max_events": 0}), tmp_path / "never")
+    never_tensors, never_state = without_events(**train)
     _, told = run(settings, tmp_path / "tried")
     tensors, state = final_state(tmp_path / "tried")
-    never_tensors, never_state = final_state(tmp_path / "never")
     assert tensors == never_tensors
     for key in ("random", "progress", "optimizer", "best", "step"):
         assert state[key] == never_state[key], key
@@ -216,8 +230,9 @@ def test_a_run_that_ends_within_a_trial_does_not_begin_it(tmp_path: Path) -> Non
     assert not told.of(ProposalMade)
 
 
-def test_a_run_out_of_time_is_saved_and_completes_when_it_is_resumed(tmp_path: Path) -> None:
-    run(config(), tmp_path / "whole")
+def test_a_run_out_of_time_is_saved_and_completes_when_it_is_resumed(
+    plain: tuple[RunResult, Record, FinalState], tmp_path: Path
+) -> None:
     record = Record()
     hurried = config({"max_seconds": 1e-6})
     result = Trainer(hurried, tmp_path / "cut", [record]).fit(network(), data())
@@ -227,8 +242,7 @@ def test_a_run_out_of_time_is_saved_and_completes_when_it_is_resumed(tmp_path: P
         result = Trainer(hurried, tmp_path / "cut", [record]).fit(network(), data(), resume=True)
         assert not result.is_complete
     assert Trainer(config(), tmp_path / "cut", [record]).fit(network(), data(), resume=True).is_complete
-    whole, cut = final_state(tmp_path / "whole"), final_state(tmp_path / "cut")
-    assert whole == cut
+    assert plain[2] == final_state(tmp_path / "cut")
 
 
 def test_the_chosen_model_is_the_checkpoint_with_the_best_validation_accuracy(tmp_path: Path) -> None:

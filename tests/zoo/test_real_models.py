@@ -19,7 +19,11 @@ LAW = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative; a wrong axis moves
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-9}
 KINDS = ("Widen", "InsertLayer")
 
-every_model = pytest.mark.parametrize("name", NAMES)
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    """Every model; of the whole module, so that the tests of one model follow each other and share its graphs."""
+    return str(request.param)
 
 
 @cache
@@ -55,7 +59,6 @@ def test_there_are_enough_models() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@every_model
 def test_permuting_every_free_axis_changes_nothing(name: str, dtype: torch.dtype) -> None:
     graph = surgeon_of(name, dtype).graph
     free = [group for group in graph.groups if not group.pin_reason]
@@ -65,7 +68,6 @@ def test_permuting_every_free_axis_changes_nothing(name: str, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@every_model
 def test_an_edit_keeps_the_function_and_is_taken_back_to_the_bit(name: str, kind: str) -> None:
     surgeon = surgeon_of(name, torch.float64)
     model, unseen = surgeon.model, batch(name, torch.float64, seed=2)

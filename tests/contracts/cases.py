@@ -1,0 +1,36 @@
+"""Which edit of which network each law is tested on."""
+
+from __future__ import annotations
+
+from contracts.experiment import objective
+from contracts.networks import NETWORKS, batch, build
+from neuroexapt.graph import trace
+from neuroexapt.surgery import MUTATIONS, Mutation, candidates
+
+MADE_OF_OTHERS = ("ExpandBottleneck", "HybridDivision")  # what they plan is planned by other kinds
+
+
+def _cases(name: str) -> list[tuple[str, Mutation]]:
+    """Every axis that can be widened, and of the other kinds the last place; compositions on every third network."""
+    found = candidates(trace(build(name), batch(), objective))
+    by_kind = {kind: [m for m in found if type(m).__name__ == kind] for kind in MUTATIONS}
+    if list(NETWORKS).index(name) % 3:
+        by_kind = {kind: of_kind for kind, of_kind in by_kind.items() if kind not in MADE_OF_OTHERS}
+    kept = [m for kind, of_kind in by_kind.items() for m in (of_kind if kind == "Widen" else of_kind[-1:])]
+    return [(name, mutation) for mutation in kept]
+
+
+CASES = [case for name in NETWORKS for case in _cases(name)]
+IDS = [f"{name}-{type(m).__name__}-{m.place}" for name, m in CASES]
+
+
+def _one_of_each_kind() -> list[tuple[str, Mutation]]:
+    """Another network for every kind, as far as there are enough."""
+    chosen = []
+    for index, kind in enumerate(MUTATIONS):
+        of_kind = [case for case in CASES if type(case[1]).__name__ == kind]
+        chosen += of_kind[index % max(len(of_kind), 1) :][:1]
+    return chosen
+
+
+FEW = _one_of_each_kind()
