@@ -23,14 +23,14 @@ from torch.optim import Optimizer
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import CheckpointError, ConfigError, SurgeryError, TrainingError
 from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
-from neuroexapt.morphogenesis.assay import Batches, LossFunction
+from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction
 from neuroexapt.morphogenesis.budget import budget_of
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.proposal import Proposal, Proposer
 from neuroexapt.morphogenesis.snapshot import Snapshot, Stateful
 from neuroexapt.morphogenesis.triggers import why_now
 from neuroexapt.morphogenesis.verdict import Verdict, judge
-from neuroexapt.surgery import MUTATIONS, Budget, Lineage, Patch, Surgeon, replay
+from neuroexapt.surgery import MUTATIONS, Budget, Lineage, Mutation, Patch, Surgeon, replay
 
 logger = logging.getLogger(__name__)
 
@@ -185,10 +185,20 @@ class Morphogenesis:
             logger.info("epoch %d: %s, but no candidate is admissible", self.history.epoch, reason)
             self.history.last_event = self.history.epoch
             return
-        rate = float(self._optimizer.param_groups[0]["lr"])
-        proposal = Proposal.of(ranked, rate * self.history.num_steps * self.config.trial_epochs, self.history)
-        self._sink.send(proposal.event(reason, self.config.policy, self.history))
-        self._trial = _Trial(proposal, self._snapshot())
+        self._begin_event(ranked, reason)
+
+    def propose(self, mutation: Mutation) -> None:
+        """Begins an event with an edit of the caller's choice, for example one that ``candidates`` never offers.
+
+        The control comes next, then the trial, then the verdict, whatever triggers, bans and the number of events say.
+
+        Raises:
+            TrainingError: An event is under way.
+            SurgeryError: It cannot be done; a ``BudgetError`` where it costs too much.
+        """
+        if self._trial is not None:
+            raise TrainingError(f"morphogenesis: `arm` is {self.arm!r}: propose an edit when it is 'main'.")
+        self._begin_event([self._proposer.weigh(self.surgeon, mutation, self.history)], "asked for")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a resumed run needs, as JSON; between events only.
@@ -233,11 +243,14 @@ class Morphogenesis:
         self._proposer.load_state_dict(state["proposer"])
         self._num_steps = state["num_steps"]
 
-    def _snapshot(self) -> Snapshot:
-        return Snapshot(self._model, self._optimizer, self._stateful)
+    def _begin_event(self, ranked: Sequence[Assay], reason: str) -> None:
+        rate = float(self._optimizer.param_groups[0]["lr"])
+        proposal = Proposal.of(ranked, rate * self.history.num_steps * self.config.trial_epochs, self.history)
+        self._sink.send(proposal.event(reason, self.config.policy, self.history))
+        self._trial = _Trial(proposal, Snapshot(self._model, self._optimizer, self._stateful))
 
     def _begin_trial(self, trial: _Trial) -> None:
-        start, trial.back_to = trial.back_to, self._snapshot()
+        start, trial.back_to = trial.back_to, Snapshot(self._model, self._optimizer, self._stateful)
         start.restore()
         began = time.perf_counter()
         try:

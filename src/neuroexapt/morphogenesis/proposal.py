@@ -15,7 +15,7 @@ from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.policies import POLICIES, by_evidence, predicted, score, uniform
 from neuroexapt.morphogenesis.verdict import Verdict
-from neuroexapt.surgery import Surgeon
+from neuroexapt.surgery import Mutation, Surgeon
 
 logger = logging.getLogger(__name__)
 
@@ -107,20 +107,29 @@ class Proposer:
         for order, mutation in enumerate(candidates):
             if history.is_banned(f"{type(mutation).__name__}@{mutation.place}"):
                 continue
-            batches = self._evidence_batches(history.epoch) if self._evidence_batches is not None else None
             try:
-                found = assay(surgeon, mutation, batches, self._loss_function)
+                found = self.weigh(surgeon, mutation, history)
             except BudgetError as error:
                 logger.info("%s", error)
                 continue
             except SurgeryError as error:
                 logger.warning("candidate refused: %s", error)
                 continue
-            cost = surgeon.graph.cost
-            samples = 3 * (found.evidence.num_samples if found.evidence else 0) + OBSERVATIONS * cost.batch_size
-            self.flops_spent += samples * (cost.flops_per_sample + found.flop_delta)
             admitted.append(replace(found, order=order))
         return POLICIES[self._config.policy](admitted, history)
+
+    def weigh(self, surgeon: Surgeon, mutation: Mutation, history: History) -> Assay:
+        """Measures one mutation and counts what that took.
+
+        Raises:
+            SurgeryError: It was refused.
+        """
+        batches = self._evidence_batches(history.epoch) if self._evidence_batches is not None else None
+        found = assay(surgeon, mutation, batches, self._loss_function)
+        cost = surgeon.graph.cost
+        samples = 3 * (found.evidence.num_samples if found.evidence else 0) + OBSERVATIONS * cost.batch_size
+        self.flops_spent += samples * (cost.flops_per_sample + found.flop_delta)
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what has been spent, as JSON."""
