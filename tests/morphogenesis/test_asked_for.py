@@ -69,12 +69,16 @@ def test_an_edit_that_declares_its_change_is_tried_and_judged(trial_loss: float,
         train(running)
         running.conclude(loss)
     train(left_alone)
-    assert size_of_map(running) == (4 if is_kept else 8) and running.arm == "main"
+    assert size_of_map(running) == (4 if is_kept else 8)
+    assert running.arm == "main"
     if not is_kept:
         assert numbers(running) == numbers(left_alone)
     proposal, verdict = told.events[0], told.events[-1]
-    assert isinstance(proposal, ProposalMade) and proposal.trigger == "asked for" and proposal.num_candidates == 1
-    assert isinstance(verdict, VerdictReached) and verdict.accepted is is_kept
+    assert isinstance(proposal, ProposalMade)
+    assert proposal.trigger == "asked for"
+    assert proposal.num_candidates == 1
+    assert isinstance(verdict, VerdictReached)
+    assert verdict.accepted is is_kept
 
 
 def test_one_event_at_a_time_and_nothing_that_cannot_be_done() -> None:

@@ -73,5 +73,5 @@ def test_the_evidence_is_told_and_a_block_that_does_not_make_the_axis_is_refused
     assert mutation.describe(graph) == told
     with pytest.raises(SurgeryError, match=r"layers.1: is made by layers.1, needed one inside blocks"):
         ExpandBottleneck(axis="layers.1", to=12, block="blocks").plan(graph, torch.Generator())
-    with pytest.raises(ValueError, match="needs block: str and evidence of a known kind"):
+    with pytest.raises(ValueError, match="needs block: str and evidence: one of effective rank"):
         ExpandBottleneck(axis="layers.1", to=12, block="layers", evidence="guess")

@@ -237,12 +237,14 @@ def test_state_nested_in_a_container_is_refused() -> None:
         Surgeon(model, batch(), optimizer).apply(Widen(axis="features.0", to=9))
 
 
-def test_an_optimizer_of_another_model_is_refused() -> None:
+def test_an_optimizer_that_the_model_has_left_is_refused() -> None:
     model, other = build("conv_bn"), build("conv_bn")
+    surgeon = Surgeon(model, batch(), SGD(model.parameters(), lr=0.1))
+    model.load_state_dict(other.state_dict(), assign=True)
     with pytest.raises(
         SurgeryError, match=r"SGD holds no parameter of ConvBatchNorm\. Give the optimizer of this model"
     ):
-        Surgeon(model, batch(), SGD(other.parameters(), lr=0.1)).apply(InsertLayer(site="features.2"))
+        surgeon.apply(InsertLayer(site="features.2"))
     assert type(model.get_submodule("features.2")) is nn.ReLU
 
 

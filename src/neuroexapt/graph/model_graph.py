@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
@@ -20,6 +21,8 @@ from neuroexapt.graph.resizing import Resizability, Resizer, Resizing
 from neuroexapt.graph.space import Space, leaves
 from neuroexapt.graph.tape import Tape
 from neuroexapt.graph.values import Role
+
+_NUM_NAMED = 12  # groups in a message
 
 
 class ModelGraph:
@@ -84,9 +87,11 @@ class ModelGraph:
         found = [g for g in self.groups if name in g.producers or any(f"{m.path}[{m.dim}]" == name for m in g.members)]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(by_name)
+        known = ", ".join(list(by_name)[:_NUM_NAMED]) + (", ..." if len(by_name) > _NUM_NAMED else "")
         problem = f"several groups ({', '.join(g.name for g in found)})" if found else "no group"
-        raise InputError(f"{name}: {problem} by that name. Known are {known}.")
+        near = difflib.get_close_matches(name, [g.name for g in found] or by_name, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "`graph.groups` lists them all."
+        raise InputError(f"{name}: {problem} by that name. Known are {known}. {hint}")
 
     def explain(self, path: str, dim: int) -> str:
         """Says in words which groups a parameter dimension belongs to and what keeps them from changing."""

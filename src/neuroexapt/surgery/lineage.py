@@ -45,6 +45,10 @@ class Lineage:
         Raises:
             SurgeryError: The record is of another version or names an unknown mutation.
         """
+        if not isinstance(record, Mapping):
+            raise SurgeryError(
+                f"lineage: found a {type(record).__name__}, needed a dictionary. Take it from `Lineage.to_json`."
+            )
         if record.get("version") != VERSION:
             raise SurgeryError(
                 f"lineage: found version {record.get('version')!r}, needed {VERSION}. "

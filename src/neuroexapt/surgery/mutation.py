@@ -61,12 +61,29 @@ def draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(MAX_SEED, (1,), generator=generator))
 
 
+def checked(mutation: object) -> Mutation:
+    """Returns what it was given if that is a mutation.
+
+    Raises:
+        SurgeryError: It is something else.
+    """
+    if isinstance(mutation, Mutation):
+        return mutation
+    found = f"the class {mutation.__name__}" if isinstance(mutation, type) else f"a {type(mutation).__name__}"
+    raise SurgeryError(
+        f"mutation: found {found}, needed a mutation such as Widen(axis='conv1', to=64). One at a time; "
+        "`Surgeon.candidates` makes them, and `Lineage.from_json` reads them."
+    )
+
+
 def parse(kinds: Mapping[str, type[Mutation]], record: Mapping[str, Any]) -> Mutation:
     """Rebuilds a mutation from its JSON form.
 
     Raises:
         SurgeryError: The kind is unknown or a field is missing, unknown or of the wrong type.
     """
+    if not isinstance(record, Mapping):
+        raise SurgeryError(f"mutation: found {record!r}, needed a dictionary with its kind, as `to_json` makes it.")
     arguments = dict(record)
     kind = arguments.pop("kind", None)
     if kind not in kinds:

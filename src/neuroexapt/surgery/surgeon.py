@@ -27,12 +27,13 @@ from neuroexapt.surgery.checking.forecast import Forecast, Prospect
 from neuroexapt.surgery.checking.verify import TOLERANCE
 from neuroexapt.surgery.checking.witness import FunctionChanged, Witness
 from neuroexapt.surgery.lineage import Lineage
-from neuroexapt.surgery.mutation import MAX_SEED, Mutation
+from neuroexapt.surgery.mutation import MAX_SEED, Mutation, checked
 from neuroexapt.surgery.mutations import MUTATIONS
 from neuroexapt.surgery.patch import Patch
 from neuroexapt.surgery.plan import DECLARED, Mode, Plan
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.averages import averages_inside, check_same
+from neuroexapt.surgery.writing.optimizer_state import check_holds
 from neuroexapt.surgery.writing.settings import write_settings
 from neuroexapt.surgery.writing.undo import UndoLog
 
@@ -65,7 +66,8 @@ class Surgeon:
         budget: What the model may cost; an edit beyond it is refused on fake tensors, before anything is allocated.
 
     Raises:
-        InputError: The model is wrapped, sharded, scripted or quantized, or an average is not a copy of it.
+        InputError: The model is wrapped, sharded, scripted or quantized, an average is not a copy of it, or an
+            optimizer holds none of its parameters.
     """
 
     def __init__(
@@ -90,6 +92,7 @@ class Surgeon:
         self.optimizers = (
             () if optimizer is None else (optimizer,) if isinstance(optimizer, Optimizer) else (*optimizer,)
         )
+        check_holds(self.optimizers, self.model)
         self.lineage = Lineage()
         self._seed = seed
         self._witness = Witness(self.model, self.averages, self.inputs)
@@ -112,7 +115,7 @@ class Surgeon:
 
     def plan(self, mutation: Mutation) -> Plan:
         """Returns what ``apply`` would change; changes nothing."""
-        return mutation.plan(self.graph, torch.Generator().manual_seed(self._next_seed()))
+        return checked(mutation).plan(self.graph, torch.Generator().manual_seed(self._next_seed()))
 
     def forecast(self, mutation: Mutation | None = None, *, batch_size: int | None = None) -> Forecast:
         """Predicts what the model costs in training after an edit, on fake tensors; without one, as it is now.
@@ -137,7 +140,7 @@ class Surgeon:
         Raises:
             SurgeryError: It cannot be done, does not run, or gives other shapes, NaN or infinity.
         """
-        description, plan, log = mutation.describe(self.graph), self.plan(mutation), UndoLog()
+        description, plan, log = checked(mutation).describe(self.graph), self.plan(mutation), UndoLog()
         if self._is_meta:
             return {}
         seen = self._witness.look()
@@ -155,6 +158,7 @@ class Surgeon:
             BudgetError: It would cost more than the budget admits; nothing has been allocated.
             SurgeryError: It was refused or failed; everything is as it was.
         """
+        checked(mutation)
         is_fresh = self._graph is None
         try:
             return self._apply(mutation, self._next_seed(), verify=not self._is_meta)
@@ -248,12 +252,18 @@ def candidates(graph: ModelGraph, kinds: Sequence[str] | None = None, *, growth:
     Args:
         graph: From ``trace``.
         kinds: Names of kinds, all by default.
-        growth: New size over old size, for kinds that have a size.
+        growth: New size over old size, > 1, for kinds that have a size.
 
     Raises:
-        SurgeryError: A kind is unknown.
+        SurgeryError: A kind is unknown, or ``growth`` is none.
     """
-    unknown = [kind for kind in kinds or () if kind not in MUTATIONS]
+    if isinstance(kinds, str):
+        raise SurgeryError(f"kinds: found {kinds!r}, needed a sequence of names. Give [{kinds!r}].")
+    if not growth > 1:
+        raise SurgeryError(
+            f"growth: found {growth}, needed new size over old size, more than 1. Give 1.5, for example."
+        )
+    unknown = [str(kind) for kind in kinds or () if kind not in MUTATIONS]
     if unknown:
         raise SurgeryError(f"kinds: unknown {', '.join(unknown)}; known are {', '.join(MUTATIONS)}.")
     return [m for kind in kinds or MUTATIONS for m in MUTATIONS[kind].candidates(graph, growth=growth)]

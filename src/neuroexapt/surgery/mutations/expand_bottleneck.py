@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, get_args
 
 import torch
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph
-from neuroexapt.surgery.growth.bottlenecks import bottlenecks
+from neuroexapt.surgery.growth.bottlenecks import Evidence, bottlenecks
 from neuroexapt.surgery.growth.widening import group_at
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.mutations.widen import Init, Widen
@@ -43,8 +43,11 @@ class ExpandBottleneck(Mutation):
 
     def __post_init__(self) -> None:
         self._widening()
-        if not isinstance(self.block, str) or self.evidence not in ("effective rank", "relative width"):
-            raise ValueError(f"needs block: str and evidence of a known kind, found {self.block!r}, {self.evidence!r}")
+        if not isinstance(self.block, str) or self.evidence not in get_args(Evidence):
+            raise ValueError(
+                f"needs block: str and evidence: one of {', '.join(get_args(Evidence))}, found {self.block!r} and "
+                f"{self.evidence!r}"
+            )
         if not isinstance(self.value, (int, float)) or not 0 < self.value < math.inf:
             raise ValueError(f"needs a value > 0, found {self.value!r}")
 

@@ -21,6 +21,7 @@ from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
 
 PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, InsertLayer, AddBranch)}
+_VERBS = {"Widen": "widen", "InsertLayer": "insert a layer at", "AddBranch": "add a branch at"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +81,9 @@ class HybridDivision(Mutation):
     def describe(self, graph: ModelGraph) -> str:
         """The parts in words, one after the other."""
         first, *others = self.parts
-        return " and ".join([first.describe(graph), *(f"{type(part).__name__} at {part.place}" for part in others)])
+        return " and ".join(
+            [first.describe(graph), *(f"{_VERBS[type(part).__name__]} {part.place}" for part in others)]
+        )
 
     @property
     def place(self) -> str:

@@ -60,11 +60,14 @@ class InsertLayer(Mutation):
         """Hangs one piece behind the site."""
         call = site_at(graph, self.site)
         is_convolution = is_map(call)
-        if not is_convolution and self.kernel_size != 1:
-            raise SurgeryError(f"{self.site}: a linear layer has no kernel; found {self.kernel_size}, needed 1.")
         if not is_convolution and self.layer == "separable":
             raise SurgeryError(
-                f"{self.site}: found no feature map, needed one for a separable layer. Use layer='dense'."
+                f"{self.site}: found no feature map, needed one for a separable layer. Use layer='dense', "
+                "kernel_size=1."
+            )
+        if not is_convolution and self.kernel_size != 1:
+            raise SurgeryError(
+                f"{self.site}: a linear layer has no kernel; found {self.kernel_size}, needed 1. Give kernel_size=1."
             )
         arguments: dict[str, int | bool] = {"channels": num_channels(call), "as_identity": call.producer in _IDEMPOTENT}
         if is_convolution:

@@ -43,7 +43,7 @@ class PruneUnits(Mutation):
     repair: Repair = "none"
 
     def __post_init__(self) -> None:
-        units = tuple(self.units)
+        units = tuple(self.units) if isinstance(self.units, (tuple, list)) else ()
         if not units or any(not isinstance(unit, int) or isinstance(unit, bool) or unit < 0 for unit in units):
             raise ValueError(f"needs units: a sequence of at least one int >= 0, found {self.units!r}")
         if len(set(units)) < len(units) or not isinstance(self.axis, str) or self.repair not in get_args(Repair):

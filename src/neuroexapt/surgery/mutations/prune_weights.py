@@ -14,6 +14,7 @@ from neuroexapt.graph import ModelGraph, is_meta, named_tensors
 from neuroexapt.surgery.growth.by_unit import effective
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Contents, Fill, MaskEdit, Plan, TensorEdit
+from neuroexapt.surgery.writing.graft import own_class
 
 SHARE = 0.25  # of the weights that are left, which a candidate masks
 FEWEST = 8  # weights in a layer that is a candidate
@@ -118,7 +119,7 @@ def _refusal(graph: ModelGraph, path: str) -> str:
         return "no module of that path runs, and only a module that runs applies its mask"
     module = graph.model.get_submodule(path)
     if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-        return f"it is a {type(module).__name__}, and only linear and convolutional layers are pruned"
+        return f"it is a {own_class(module).__name__}, and only linear and convolutional layers are pruned"
     parameter = module._parameters.get("weight", module._parameters.get("weight_orig"))
     if parameter is None or ("weight_orig" in module._parameters and "weight_mask" not in module._buffers):
         return "its weight is computed from other tensors"

@@ -43,7 +43,10 @@ class RemoveLayer(Mutation):
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path or self.how not in get_args(How):
-            raise ValueError(f"needs path: str and how: one of {', '.join(get_args(How))}, found {self.how!r}")
+            known = ", ".join(get_args(How))
+            raise ValueError(
+                f"needs path: str, not empty, and how: one of {known}, found {self.path!r} and {self.how!r}"
+            )
 
     @classmethod
     def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:

@@ -61,6 +61,11 @@ class SplitUnits(Mutation):
     direction: Direction = "random"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.units, (tuple, list)) or not isinstance(self.shares, (tuple, list)):
+            raise ValueError(
+                f"needs axis: str and units: distinct ints >= 0, found {self.axis!r} and {self.units!r}, with shares "
+                f"{self.shares!r}"
+            )
         object.__setattr__(self, "units", tuple(self.units))
         object.__setattr__(self, "shares", tuple(self.shares))
         is_index = all(isinstance(u, int) and not isinstance(u, bool) and u >= 0 for u in self.units)
@@ -179,7 +184,8 @@ class SplitUnits(Mutation):
 
     def describe(self, graph: ModelGraph) -> str:
         """For example ``split 2 units of stem.0 (asymmetric)``."""
-        return f"split {len(self.units)} units of {group_at(graph, self.axis).name} ({self.mode})"
+        units = "1 unit" if len(self.units) == 1 else f"{len(self.units)} units"
+        return f"split {units} of {group_at(graph, self.axis).name} ({self.mode})"
 
     @property
     def place(self) -> str:

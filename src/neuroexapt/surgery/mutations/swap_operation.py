@@ -19,9 +19,11 @@ from neuroexapt.surgery.places.sites import is_map, site_refusal
 from neuroexapt.surgery.plan import Fill, Plan, TensorEdit
 from neuroexapt.surgery.replacement.exchanges import ConvForm, activation_of, gated, pooling_of
 from neuroexapt.surgery.replacement.taps import Convolution, merged_groups
+from neuroexapt.surgery.writing.graft import own_class
 
 POOLING = ("max", "average")
 OPERATIONS = ("conv", "separable", *POOLING, *ACTIVATIONS)
+_NOUNS = {"separable": "a separable convolution", "max": "max pooling", "average": "average pooling"}
 _LARGEST_OFFERED = 5
 _OTHER_KIND = {"max": "average", "average": "max", "relu": "gelu", "tanh": "gelu"}
 
@@ -88,7 +90,7 @@ class SwapOperation(Mutation):
         if self.to != "conv":
             return gated(graph, self.site, self.to, None, self.ramp_steps, seed)
         if not isinstance(module, Convolution):
-            raise self._refused(f"it is a {type(module).__name__}, needed a convolution for to='conv'")
+            raise self._refused(f"it is a {own_class(module).__name__}, needed a convolution for to='conv'")
         old, new = self._forms(module)
         placed = new.over(old)
         if isinstance(placed, str):
@@ -149,14 +151,24 @@ class SwapOperation(Mutation):
         return " with ".join([self.to, ", ".join(words)]) if words else self.to
 
     def describe(self, graph: ModelGraph) -> str:
-        """For example ``make blocks.0.conv1 a conv with kernel (5, 5)``."""
-        self._module(graph)
-        return f"make {self.site} {self._wanted()}"
+        """For example ``turn blocks.0.conv1 from Conv2d into a 5x5 convolution``."""
+        module = self._module(graph)
+        words = _NOUNS.get(self.to, self.to)
+        if self.to == "conv" and isinstance(module, Convolution):
+            old, new = self._forms(module)
+            words = f"a {_by(new.kernel)} convolution"
+            words += f" of dilation {_by(new.dilation)}" if max(new.dilation) > 1 else ""
+            words += f" in {new.groups} groups" if new.groups != old.groups else ""
+        return f"turn {self.site} from {own_class(module).__name__} into {words}"
 
     @property
     def place(self) -> str:
         """The site."""
         return self.site
+
+
+def _by(sizes: tuple[int, ...]) -> str:
+    return "x".join(map(str, sizes))
 
 
 def _each(value: tuple[int, ...] | int | None, rank: int) -> tuple[int, ...]:

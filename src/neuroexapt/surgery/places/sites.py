@@ -35,7 +35,7 @@ def site_at(graph: ModelGraph, path: str, *, divided: bool = False) -> ModuleCal
         )
     refusal = site_refusal(graph, found[0], divided=divided)
     if refusal:
-        raise SurgeryError(f"{path}: cannot hang a piece here: {refusal}. Choose another module.")
+        raise SurgeryError(f"{path or 'the model itself'}: cannot hang a piece here: {refusal}. Choose another module.")
     return found[0]
 
 

@@ -17,7 +17,7 @@ from neuroexapt.surgery.plan import Contents, Fill, GraftEdit, Plan, TensorEdit
 from neuroexapt.surgery.replacement.folding import regrouped, separated
 from neuroexapt.surgery.replacement.taps import Convolution, Placement, padding_of, place
 from neuroexapt.surgery.writing.gather import gather
-from neuroexapt.surgery.writing.graft import CHILD, Grafted
+from neuroexapt.surgery.writing.graft import CHILD, Grafted, own_class
 
 _ACTIVATION_CLASSES = {type(make()): name for name, make in ACTIVATIONS.items()}
 _POOL = nn.modules.pooling
@@ -97,13 +97,13 @@ def gated(
     if to in ACTIVATIONS:
         rank, settings = 0, cast(dict[str, Any], {})
         if not activation_of(module) and type(module).__module__ != "torch.nn.modules.activation":
-            raise _refused(site, to, f"it is a {type(module).__name__}, needed an activation")
+            raise _refused(site, to, f"it is a {own_class(module).__name__}, needed an activation")
     elif isinstance(module, Convolution) and to in ("conv", "separable"):
         rank, settings, starts = _new_convolution(graph, site, module, to, convolution)
     elif pooling_of(module) and to in ("max", "average"):
         to, rank, settings = _new_pooling(site, module, to)
     else:
-        raise _refused(site, to, f"a {type(module).__name__} cannot be exchanged for it")
+        raise _refused(site, to, f"a {own_class(module).__name__} cannot be exchanged for it")
     arguments = {"operation": to, "rank": rank, "settings": settings, "ramp_steps": ramp_steps}
     graft = GraftEdit(site, "GatedOperation", arguments, seed)
     is_in_place = vars(module).get("inplace") is True  # it would overwrite what the new operation reads

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import ASGD, LBFGS, SGD, Adagrad, Optimizer, Rprop
 from torch.utils._pytree import tree_leaves
 
-from neuroexapt.errors import SurgeryError
+from neuroexapt.errors import InputError, SurgeryError
 from neuroexapt.surgery.writing.gather import gather
 from neuroexapt.surgery.writing.undo import UndoLog
 
@@ -91,6 +91,23 @@ def move_state(
     optimizer.state[parameter] = new
 
 
+def check_holds(optimizers: Sequence[Optimizer], model: nn.Module) -> None:
+    """Refuses an optimizer that has nothing to do with a model.
+
+    Raises:
+        InputError: It holds none of the model's parameters.
+    """
+    own = {id(parameter) for parameter in model.parameters()}
+    for optimizer in optimizers:
+        if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+            raise InputError(_stranger([optimizer], model))
+
+
+def _stranger(optimizers: Sequence[Optimizer], model: nn.Module) -> str:
+    names = " and ".join(type(optimizer).__name__ for optimizer in optimizers)
+    return f"{names} holds no parameter of {type(model).__name__}. Give the optimizer of this model."
+
+
 def adopt(optimizers: Sequence[Optimizer], model: nn.Module, new: Sequence[nn.Parameter], log: UndoLog) -> None:
     """Puts new parameters into the groups of their siblings: the nearest parameter before them that an optimizer has,
     of the same kind (matrix or vector), so that a split by weight decay is kept. Never a new group: schedulers break.
@@ -105,10 +122,7 @@ def adopt(optimizers: Sequence[Optimizer], model: nn.Module, new: Sequence[nn.Pa
             continue
         known = [p for p in order if id(p) in homes]
         if not known:
-            names = " and ".join(type(o).__name__ for o in optimizers)
-            raise SurgeryError(
-                f"{names} holds no parameter of {type(model).__name__}. Give the optimizer of this model."
-            )
+            raise SurgeryError(_stranger(optimizers, model))
         here = position[id(parameter)]
         takers = {id(homes[id(p)][0]) for p in known if p.dim() == parameter.dim()}
         known = [p for p in known if id(homes[id(p)][0]) in takers] or known
