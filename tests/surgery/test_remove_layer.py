@@ -349,7 +349,7 @@ def test_a_structure_without_numbers_is_folded_and_passed_by() -> None:
 
 
 def test_wrong_fields_are_named() -> None:
-    with pytest.raises(ValueError, match="how: one of bypass, fold, settle, found 'evict'"):
+    with pytest.raises(ValueError, match=r"how: one of bypass, fold, settle, found 'features\.1' and 'evict'"):
         RemoveLayer(path="features.1", how="evict")  # type: ignore[arg-type]
 
 
