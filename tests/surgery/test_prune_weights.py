@@ -203,6 +203,30 @@ def test_layers_without_weights_of_their_own_are_refused(network: str, layer: st
         Surgeon(build(network), batch()).apply(PruneWeights(layer=layer, amount=0.5))
 
 
+class Transposed(nn.Module):
+    """A linear layer with its matrix the other way round, as the ``Conv1D`` of Transformers has it."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs) / inputs), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
+
+
+def test_a_linear_layer_is_known_by_what_it_does() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Transposed(6, 8), nn.LayerNorm(8), nn.ReLU(), Transposed(8, 3)).double()
+    surgeon = Surgeon(model, torch.randn(5, 6, dtype=torch.float64))
+    assert [c.place for c in surgeon.candidates(["PruneWeights"])] == ["0", "3"]
+    for edit in PruneWeights.ramp(layer="0", final=0.5, num_steps=2):
+        surgeon.apply(edit)
+    assert surgeon.apply(PruneWeights(layer="0", permanent=True)).output_change == 0.0
+    assert int((model[0].weight == 0).sum()) == 24
+    with pytest.raises(SurgeryError, match="it is a LayerNorm"):
+        surgeon.apply(PruneWeights(layer="1", amount=0.5))
+
+
 def test_a_computed_weight_is_refused_and_so_is_permanence_without_a_mask() -> None:
     model = build("mlp")
     surgeon = Surgeon(model, batch())

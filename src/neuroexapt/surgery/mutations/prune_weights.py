@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ModelGraph, is_meta, named_tensors
+from neuroexapt.graph import ModelGraph, Role, canonical_names, is_meta, named_tensors
 from neuroexapt.surgery.growth.by_unit import effective
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Contents, Fill, MaskEdit, Plan, TensorEdit
@@ -118,13 +118,21 @@ def _refusal(graph: ModelGraph, path: str) -> str:
     if all(call.path != path for call in graph.calls):
         return "no module of that path runs, and only a module that runs applies its mask"
     module = graph.model.get_submodule(path)
-    if not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
-        return f"it is a {own_class(module).__name__}, and only linear and convolutional layers are pruned"
     parameter = module._parameters.get("weight", module._parameters.get("weight_orig"))
+    is_linear = isinstance(module, nn.Linear | nn.modules.conv._ConvNd) or "weight_mask" in module._buffers
+    if not is_linear and not (parameter is not None and _maps(graph, parameter)):
+        return f"it is a {own_class(module).__name__}, and only linear and convolutional layers are pruned"
     if parameter is None or ("weight_orig" in module._parameters and "weight_mask" not in module._buffers):
         return "its weight is computed from other tensors"
     holders = [m for m in graph.model.modules() if any(p is parameter for p in m._parameters.values())]
     return "its weight is shared with another module, which would not see the mask" if len(holders) > 1 else ""
+
+
+def _maps(graph: ModelGraph, parameter: nn.Parameter) -> bool:
+    """Whether a matrix reads one axis and makes another, whatever the module is called (``Conv1D`` of Transformers)."""
+    name = canonical_names(graph.model)[id(parameter)]
+    found = [graph.roles.get((name, dim), set()) for dim in range(parameter.dim())]
+    return {Role.CONSUME, Role.PRODUCE} <= set().union(*found) and parameter.dim() > 1
 
 
 def _weight(model: nn.Module, path: str) -> str:
