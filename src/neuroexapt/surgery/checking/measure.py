@@ -1,7 +1,8 @@
 """What flows through a model on calibration data: activations at modules, gradients there and at parameters.
 
 Measured in eval mode on copies of the buffers; parameters' ``.grad``, attributes, training flags and global generators
-are as before. Memory: at most ``MAX_ACTIVATION_BYTES`` for each tensor that is kept, by keeping its first samples only.
+are as before. Memory: at most ``MAX_ACTIVATION_BYTES`` for each tensor that is kept, by keeping its first samples only;
+while it runs, what one forward takes, and a copy of the outputs that are watched.
 """
 
 from __future__ import annotations
@@ -72,9 +73,9 @@ def measure(
             loss = graph.objective(model)
             if gradients:
                 _differentiate(loss, model, seen)
-    for kept in (seen.inputs, seen.outputs, seen.output_gradients):
+    for kept in (seen.outputs, seen.output_gradients):
         for path, tensor in kept.items():
-            kept[path] = _bounded(tensor.detach())
+            kept[path] = _bounded(tensor)
     return seen
 
 
@@ -101,7 +102,7 @@ def _watching(model: nn.Module, paths: Sequence[str], seen: Measured) -> Iterato
     def keep(path: str) -> Callable[[nn.Module, Any, Any], Any]:
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
             if args and isinstance(args[0], Tensor):
-                seen.inputs[path] = args[0].detach().clone()  # a later operator may write into it
+                seen.inputs[path] = _bounded(args[0])  # a copy: a later operator may write into it
             if not isinstance(output, Tensor):
                 return None
             seen.outputs[path] = output
@@ -118,5 +119,6 @@ def _watching(model: nn.Module, paths: Sequence[str], seen: Measured) -> Iterato
 
 
 def _bounded(tensor: Tensor) -> Tensor:
+    """Returns the first samples, in a storage of their own."""
     per_sample = max(tensor[:1].numel() * tensor.element_size(), 1)
-    return tensor[: max(1, MAX_ACTIVATION_BYTES // per_sample)]
+    return tensor.detach()[: max(1, MAX_ACTIVATION_BYTES // per_sample)].clone()
