@@ -14,6 +14,7 @@ from neuroexapt.graph.fakes import (
     memory_order,
     named_tensors,
     slots_holding,
+    undisturbed,
 )
 from neuroexapt.graph.flops import FlopCount
 from neuroexapt.graph.free_attention import FreeAttention, is_freeable
@@ -88,6 +89,7 @@ __all__ = [
     "settings_of",
     "slots_holding",
     "trace",
+    "undisturbed",
     "unwrapped",
     "vanishing",
     "without_compiler",

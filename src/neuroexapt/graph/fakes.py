@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,34 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     finally:
         for module, was_training in before:
             module.training = was_training
+
+
+@contextlib.contextmanager
+def undisturbed(
+    model: nn.Module, training: bool, tensors: Mapping[str, Tensor] | None = None
+) -> Iterator[Callable[[], bool]]:
+    """Lets the user's forward run, on real tensors, and leaves nothing of what it did.
+
+    It runs on copies of the buffers. Attributes, train or eval mode and the global generators, which are seeded inside,
+    are put back.
+
+    Args:
+        model: What is run inside.
+        training: In which mode.
+        tensors: What else is in the slots of parameters and buffers meanwhile, by canonical name.
+
+    Yields:
+        A function that says whether a global generator has been drawn from since.
+    """
+    given = tensors or {}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers() if name not in given}
+    with (
+        attributes_kept(model),
+        slots_holding(model, {**buffers, **given}),
+        in_mode(model, training),
+        generators_kept(seed=0) as drawn,
+    ):
+        yield drawn
 
 
 @contextlib.contextmanager

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from neuroexapt.graph.fakes import ExampleInputs, in_mode, named_tensors, slots_holding
+from neuroexapt.graph.fakes import ExampleInputs, named_tensors, undisturbed
 from neuroexapt.graph.groups import ChannelGroup
-from neuroexapt.graph.isolation import attributes_kept, generators_kept
 from neuroexapt.graph.model_graph import ModelGraph
 
 FEW = 2  # samples; one alone loses its batch dimension in some people's `squeeze`
@@ -157,10 +156,7 @@ def _alike(tensor: Tensor, values: Tensor) -> Tensor:
 def _outputs(graph: ModelGraph, tensors: dict[str, Tensor], inputs: ExampleInputs | None = None) -> list[Tensor]:
     model = graph.model
     with (
-        attributes_kept(model),
-        generators_kept(seed=0),
-        slots_holding(model, tensors),
-        in_mode(model, training=False),
+        undisturbed(model, training=False, tensors=tensors),
         torch.no_grad(),
     ):
         leaves = tree_leaves((inputs or graph.inputs).call(model))

@@ -151,22 +151,22 @@ class Plan:
     """Everything that an edit changes, in the order in which it is written.
 
     Attributes:
+        parameters: New parameters in empty slots.
         tensors: Parameters and buffers that get other contents.
         attributes: Sizes that modules keep.
         freed: Paths of attention modules that become ``FreeAttention``.
-        parameters: New parameters in empty slots.
         slots: Modules that leave their place.
         masks: Pruning masks that come, change or go.
         grafts: Pieces that are hung on modules.
-        settings: Values of the optimizer or the loss.
-        changes: Modes in which the function may change, as the mutation declares; everywhere else it is verified.
-        then: What is written after, made for the model as it is then.
+        settings: Values of the optimizer or the loss; those of all stages are written last.
+        changes: Modes in which the function may change, as the mutation declares; in the others it is verified.
+        then: The next stage, made for the model as this one leaves it.
     """
 
+    parameters: tuple[ParameterEdit, ...] = ()
     tensors: tuple[TensorEdit, ...] = ()
     attributes: tuple[AttributeEdit, ...] = ()
     freed: tuple[str, ...] = ()
-    parameters: tuple[ParameterEdit, ...] = ()
     slots: tuple[SlotEdit, ...] = ()
     masks: tuple[MaskEdit, ...] = ()
     grafts: tuple[GraftEdit, ...] = ()
@@ -199,9 +199,7 @@ class SliceSource:
     """Where the slices of one tensor came from; part of a patch."""
 
     maps: tuple[Tensor | None, ...] = field(repr=False)
-    only: Tensor | None = field(
-        default=None, repr=False
-    )  # boolean, where the maps hold; everywhere where there is none
+    only: Tensor | None = field(default=None, repr=False)  # boolean: where the maps hold; by default everywhere
 
     def then(self, later: SliceSource) -> SliceSource:
         """Follows indices through a later edit to where they came from before both."""

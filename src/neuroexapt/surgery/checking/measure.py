@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ModelGraph, attributes_kept, generators_kept, in_mode, slots_holding
+from neuroexapt.graph import ModelGraph, undisturbed
 
 MAX_ACTIVATION_BYTES = 32 << 20
 
@@ -58,12 +58,8 @@ def measure(
             "Give one: Surgeon(..., objective=lambda model: loss(model(x), y))."
         )
     seen, model = Measured(), model or graph.model
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with (
-        attributes_kept(model),
-        slots_holding(model, buffers),
-        in_mode(model, False),
-        generators_kept(seed=0),
+        undisturbed(model, training=False),
         torch.set_grad_enabled(gradients),
         _watching(model, paths, seen),
     ):

@@ -17,12 +17,10 @@ from torch.utils._pytree import tree_leaves
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import (
     ExampleInputs,
-    attributes_kept,
-    generators_kept,
-    in_mode,
     is_inexact,
     relative_change,
     slots_holding,
+    undisturbed,
 )
 from neuroexapt.surgery.plan import Mode
 
@@ -127,12 +125,8 @@ def rounding_allowance(seen: Observation, model: nn.Module, inputs: ExampleInput
 
 def _outputs(model: nn.Module, inputs: ExampleInputs, training: bool) -> tuple[list[Tensor], bool]:
     """Returns the outputs and whether a global generator was drawn from to make them."""
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with (
-        attributes_kept(model),
-        slots_holding(model, buffers),
-        in_mode(model, training),
-        generators_kept(seed=0) as drawn,
+        undisturbed(model, training) as drawn,
         torch.no_grad(),
     ):
         for module in model.modules():

@@ -8,9 +8,10 @@ from typing import Self, get_args
 
 import torch
 
-from neuroexapt.errors import InputError, SurgeryError
+from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph
 from neuroexapt.surgery.growth.growing import freed_attention
+from neuroexapt.surgery.growth.widening import group_at
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan
 from neuroexapt.surgery.removal.dead import dead_units
@@ -106,10 +107,7 @@ class PruneUnits(Mutation):
         return self.axis
 
     def _group(self, graph: ModelGraph) -> ChannelGroup:
-        try:
-            group = graph.group(self.axis)
-        except InputError as error:
-            raise SurgeryError(str(error)) from error
+        group = group_at(graph, self.axis)
         if group.pin_reason:
             raise self._refused(group, group.pin_reason)
         if self.units[-1] >= group.size:

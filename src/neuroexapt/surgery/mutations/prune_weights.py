@@ -13,6 +13,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, Role, canonical_names, is_meta, named_tensors
 from neuroexapt.surgery.growth.by_unit import effective
 from neuroexapt.surgery.mutation import Mutation
+from neuroexapt.surgery.places.neighbours import holders_of
 from neuroexapt.surgery.plan import DECLARED, EXACT, Contents, Fill, MaskEdit, Plan, TensorEdit
 from neuroexapt.surgery.writing.graft import own_class
 
@@ -124,8 +125,8 @@ def _refusal(graph: ModelGraph, path: str) -> str:
         return f"it is a {own_class(module).__name__}, and only linear and convolutional layers are pruned"
     if parameter is None or ("weight_orig" in module._parameters and "weight_mask" not in module._buffers):
         return "its weight is computed from other tensors"
-    holders = [m for m in graph.model.modules() if any(p is parameter for p in m._parameters.values())]
-    return "its weight is shared with another module, which would not see the mask" if len(holders) > 1 else ""
+    is_shared = len(holders_of(graph, parameter)) > 1
+    return "its weight is shared with another module, which would not see the mask" if is_shared else ""
 
 
 def _maps(graph: ModelGraph, parameter: nn.Parameter) -> bool:

@@ -17,7 +17,7 @@ from neuroexapt.surgery.pieces import GatedOperation
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, SlotEdit
 from neuroexapt.surgery.replacement.folds import NotFoldable, fold
 from neuroexapt.surgery.replacement.identity import passages
-from neuroexapt.surgery.writing.graft import CHILD, Grafted, is_piece_path
+from neuroexapt.surgery.writing.graft import CHILD, Grafted, is_piece_path, pieces_of, site_of
 
 How = Literal["bypass", "fold", "settle"]
 
@@ -56,8 +56,8 @@ class RemoveLayer(Mutation):
         gone = _without_effect(graph, [path for path in modules if path and runs[path] == 1])
         for path, module in modules.items():
             if isinstance(module, GatedOperation):
-                if module.is_done and _piece_alone(graph, _site(path)):
-                    yield cls(path=_site(path), how="settle")
+                if module.is_done and _piece_alone(graph, site_of(path)):
+                    yield cls(path=site_of(path), how="settle")
             elif path and runs[path] == 1 and _is_foldable(graph, path):
                 yield cls(path=path, how="fold")
             elif path in gone:
@@ -128,13 +128,8 @@ class RemoveLayer(Mutation):
 
 def _piece_alone(graph: ModelGraph, path: str) -> GatedOperation | None:
     """Returns the gated operation of a site on which nothing else hangs."""
-    site = graph.model.get_submodule(path)
-    pieces = list(site.grafts) if isinstance(site, Grafted) else []
+    pieces = pieces_of(graph.model.get_submodule(path))
     return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], GatedOperation) else None
-
-
-def _site(path: str) -> str:
-    return path.rpartition(f".{CHILD}.")[0]
 
 
 def _is_foldable(graph: ModelGraph, path: str) -> bool:

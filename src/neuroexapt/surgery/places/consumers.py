@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.graph import ModelGraph, Role, canonical_names, named_tensors
+from neuroexapt.surgery.places.neighbours import holders_of, runs_once
 from neuroexapt.surgery.plan import TensorEdit
 
 
@@ -64,8 +65,7 @@ def shift_of(graph: ModelGraph, consumer: Consumer, module: str) -> Shift | None
     bias = graph.model.get_submodule(module)._parameters.get("bias")
     if bias is not None:
         path = canonical_names(graph.model)[id(bias)]
-        holders = [m for m in graph.model.modules() if any(p is bias for p in m._parameters.values())]
-        return Shift(path, 1.0, is_new=False) if len(holders) == 1 else None
+        return Shift(path, 1.0, is_new=False) if len(holders_of(graph, bias)) == 1 else None
     mean, variance = _statistics_behind(graph, consumer, module)
     if mean and variance:
         return Shift(mean, -1.0, is_new=False, variance=variance)
@@ -87,7 +87,7 @@ def _consumer(graph: ModelGraph, path: str, dim: int, kept: Tensor, owners: list
     is_layer = [isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.weight is tensor for m in modules]
     if not modules or not all(is_layer) or dim != 1 or not tensor.is_floating_point():
         return "it is not the weight of linear layers or convolutions alone"
-    if any(sum(call.path == owner for call in graph.calls) != 1 for owner in owners):
+    if not all(runs_once(graph, owner) for owner in owners):
         return "its layer does not run exactly once per forward"
     readers = [op for op in graph.tape if any(graph.tape.values[c.operand].parameter == path for c in op.contractions)]
     if len(readers) != len(owners):

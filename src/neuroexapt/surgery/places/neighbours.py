@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from torch import nn
+from torch import Tensor, nn
 
 from neuroexapt.graph import ModelGraph, named_tensors
 
@@ -14,7 +12,7 @@ _NON_NEGATIVE = ("relu", "sigmoid", "hardsigmoid", "abs", "square", "exp", "soft
 
 def runs_once(graph: ModelGraph, path: str) -> bool:
     """Whether a module is executed once per forward."""
-    return Counter(call.path for call in graph.calls)[path] == 1
+    return sum(call.path == path for call in graph.calls) == 1
 
 
 def input_of(graph: ModelGraph, path: str) -> int | None:
@@ -68,14 +66,18 @@ def drops_out_between(graph: ModelGraph, first: str, second: str) -> bool:
     return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules)
 
 
+def holders_of(graph: ModelGraph, parameter: Tensor | None) -> list[nn.Module]:
+    """Returns the modules in whose slots a parameter is, one for each slot."""
+    return [module for module in graph.model.modules() for p in module._parameters.values() if p is parameter]
+
+
 def own_tensor(graph: ModelGraph, path: str, name: str) -> bool:
     """Whether a module keeps a plain parameter of that name which nothing else reads."""
     module, full = graph.model.get_submodule(path), f"{path}.{name}" if path else name
     if module._parameters.get(name) is None or named_tensors(graph.model).get(full) is not module._parameters[name]:
         return False
-    holders = [m for m in graph.model.modules() for p in m._parameters.values() if p is module._parameters[name]]
     readers = {o.module for o in graph.tape for n in o.inputs if graph.tape.values[n].parameter == full}
-    return len(holders) == 1 and readers <= {path}
+    return len(holders_of(graph, module._parameters[name])) == 1 and readers <= {path}
 
 
 def _is_inside(module: str, path: str) -> bool:

@@ -6,13 +6,13 @@ is ``[N, C, H, W]`` with C at dimension 1, or ``[..., C]`` with C last.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from torch import nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, ModuleCall, Space, is_pinned, resolve
+from neuroexapt.surgery.places.neighbours import runs_once
 from neuroexapt.surgery.writing.graft import is_piece_path
 
 
@@ -73,7 +73,7 @@ def site_refusal(graph: ModelGraph, call: ModuleCall, *, divided: bool = False) 
     module = graph.model.get_submodule(call.path)
     if is_piece_path(call.path) or any(name != "grafts" for name, _ in module.named_children()):
         return "it contains other modules, and code may walk over them"
-    if Counter(c.path for c in graph.calls)[call.path] != 1:
+    if not runs_once(graph, call.path):
         return "it runs more than once per forward, and each run would need its own layer"
     if call.output is None or not call.is_floating_point or len(call.shape) not in (2, 3, 4):
         return "its output is not one floating-point tensor of 2 to 4 dimensions"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroexapt.graph import ModelGraph, attributes_kept, generators_kept, in_mode, slots_holding
+from neuroexapt.graph import ModelGraph, undisturbed
 
 
 def is_written_to(graph: ModelGraph, path: str) -> bool:
@@ -20,16 +20,12 @@ def is_written_to(graph: ModelGraph, path: str) -> bool:
         path: Of the module.
     """
     model, seen = graph.model, list[tuple[Tensor, int]]()
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
 
     def keep(module: nn.Module, args: Any, output: Any) -> None:
         seen.append((output, _version(output)))
 
     with (
-        attributes_kept(model),
-        slots_holding(model, buffers),
-        in_mode(model, False),
-        generators_kept(seed=0),
+        undisturbed(model, training=False),
         torch.no_grad(),
         model.get_submodule(path).register_forward_hook(keep),
     ):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
-from neuroexapt.graph import ModelGraph, attributes_kept, generators_kept, in_mode, is_meta, slots_holding
+from neuroexapt.graph import ModelGraph, is_meta, undisturbed
 from neuroexapt.surgery.places.neighbours import input_of, is_non_negative
 from neuroexapt.surgery.plan import DECLARED, Mode
 from neuroexapt.surgery.writing.graft import is_piece_path
@@ -57,13 +57,9 @@ def _run(graph: ModelGraph, paths: Sequence[str], training: bool) -> dict[str, t
     """Returns for each module whether it is an identity in this mode, and why another could not be."""
     model, probing = graph.model, list[bool]()
     results: dict[str, list[tuple[bool, str]]] = {path: [] for path in paths}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     hooks: list[Callable[[], None]] = []
     with (
-        attributes_kept(model),
-        slots_holding(model, buffers),
-        in_mode(model, training),
-        generators_kept(seed=0),
+        undisturbed(model, training),
         torch.no_grad(),
     ):
         try:

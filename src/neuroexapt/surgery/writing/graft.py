@@ -100,6 +100,11 @@ def is_piece_path(path: str) -> bool:
     return CHILD in path.split(".")
 
 
+def site_of(piece_path: str) -> str:
+    """Returns the path of the module on which a piece hangs."""
+    return piece_path.rpartition(f".{CHILD}.")[0]
+
+
 def _grafted_class(base: type[nn.Module]) -> type[nn.Module]:
     if base not in _CLASSES:
         _CLASSES[base] = type(f"Grafted{base.__name__}", (Grafted, base), {"__module__": base.__module__})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.surgery.plan import ParameterEdit, SlotEdit
-from neuroexapt.surgery.writing.graft import CHILD, is_piece_path, ungraft
+from neuroexapt.surgery.writing.graft import is_piece_path, site_of, ungraft
 from neuroexapt.surgery.writing.undo import UndoLog
 
 
@@ -27,7 +27,7 @@ def replace(model: nn.Module, edit: SlotEdit, log: UndoLog) -> None:
                 log.add(partial(parent._modules.__setitem__, name, leaving))
                 parent._modules[name] = coming
     if is_piece_path(edit.path):
-        log.add(ungraft(model.get_submodule(edit.path.rpartition(f".{CHILD}.")[0])))
+        log.add(ungraft(model.get_submodule(site_of(edit.path))))
 
 
 def fill_slot(model: nn.Module, edit: ParameterEdit, tensors: Mapping[str, Tensor], log: UndoLog) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, resolve
 from neuroexapt.surgery.checking.measure import Measured
+from neuroexapt.surgery.places.neighbours import runs_once
 
 MAX_COLUMNS_BYTES = 64 << 20  # of the unfolded inputs of one layer
 
@@ -35,7 +35,7 @@ def layer_at(graph: ModelGraph, path: str) -> Layer:
         raise SurgeryError(f"{path} is no linear layer or convolution with one group, zero padding and its own weight")
     if sum(other._parameters.get("weight") is module._parameters["weight"] for other in graph.model.modules()) > 1:
         raise SurgeryError(f"{path} shares its weight with another module")
-    if Counter(call.path for call in graph.calls)[path] != 1:
+    if not runs_once(graph, path):
         raise SurgeryError(f"{path} runs more than once per forward")
     assert isinstance(module, (nn.Linear, nn.Conv2d))
     return module

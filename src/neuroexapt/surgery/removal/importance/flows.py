@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, leaves
 from neuroexapt.surgery.checking.measure import Measured, measure
 from neuroexapt.surgery.growth.by_unit import unit_indices
+from neuroexapt.surgery.places.neighbours import runs_once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,9 +100,8 @@ def _into(graph: ModelGraph, group: ChannelGroup, path: str, dim: int) -> Flow |
     module_path = path.rpartition(".")[0]
     module = graph.model.get_submodule(module_path)
     is_layer = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    runs = sum(call.path == module_path for call in graph.calls)
     units = unit_indices(graph.parameters[path].dims[dim], group.leaf)
-    if not is_layer or dim != 1 or runs != 1 or units is None:
+    if not is_layer or dim != 1 or not runs_once(graph, module_path) or units is None:
         return None
     return Flow(
         module_path, True, -1 if isinstance(module, nn.Linear) else 1, units.repeat(getattr(module, "groups", 1))
@@ -109,10 +109,9 @@ def _into(graph: ModelGraph, group: ChannelGroup, path: str, dim: int) -> Flow |
 
 
 def _out_of(graph: ModelGraph, group: ChannelGroup) -> list[Flow]:
-    paths = [call.path for call in graph.calls]
     found = []
     for call in graph.calls:
-        if call.output is None or paths.count(call.path) != 1 or call.path not in {m.module for m in group.members}:
+        if call.output is None or not runs_once(graph, call.path) or call.path not in {m.module for m in group.members}:
             continue
         holding = [dim for dim, space in enumerate(call.output.dims) if group.leaf in leaves(space)]
         units = unit_indices(call.output.dims[holding[0]], group.leaf) if len(holding) == 1 and holding[0] else None
