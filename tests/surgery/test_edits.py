@@ -19,6 +19,11 @@ from neuroexapt.surgery.writing.gather import edited, gather
 EXACT = 1e-10
 
 
+def test_a_size_beyond_all_reason_is_refused_before_a_plan_of_that_size_is_made() -> None:
+    with pytest.raises(SurgeryError, match=r"conv1: cannot widen from 6 to 1000000000000 units: .* 16,777,216 units"):
+        Surgeon(build("plain_conv"), batch()).apply(Widen(axis="conv1", to=10**12))
+
+
 def test_new_rows_are_at_the_layers_own_scale_and_new_columns_are_zero() -> None:
     model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 9)).double()
     scale = model[0].weight.detach().square().mean().sqrt()

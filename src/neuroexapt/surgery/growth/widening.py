@@ -10,6 +10,8 @@ from neuroexapt.surgery.growth.growing import freed_attention, tensor_edits
 from neuroexapt.surgery.growth.units import Units
 from neuroexapt.surgery.plan import Plan
 
+MAX_UNITS = 1 << 24  # a plan holds the old index of every new unit: 128 MiB at most for one axis
+
 
 def grown(
     graph: ModelGraph, group: ChannelGroup, to: int, generator: torch.Generator, units: Units | None = None
@@ -28,6 +30,8 @@ def grown(
     """
     if group.static_reason:
         raise refused(group, to, group.static_reason)
+    if to > MAX_UNITS:
+        raise refused(group, to, f"an axis can have {MAX_UNITS:,} units at most")
     if group.grows_by_factor and to % group.size:
         raise refused(
             group,
