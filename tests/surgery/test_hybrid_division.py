@@ -8,7 +8,7 @@ import torch
 from contracts.networks import batch, build
 from contracts.state import fingerprint
 from neuroexapt.errors import SurgeryError
-from neuroexapt.surgery import MUTATIONS, AddBranch, HybridDivision, InsertLayer, Surgeon, Widen, parse
+from neuroexapt.surgery import MUTATIONS, AddBranch, HybridDivision, InsertLayer, SplitUnits, Surgeon, Widen, parse
 
 PARTS = (
     Widen(axis="conv1", to=9),
@@ -26,6 +26,19 @@ def test_later_parts_see_what_earlier_ones_made() -> None:
     assert model.conv2.weight.shape[:2] == (12, 9)
     assert patch.sources["conv2.weight"].maps[0].tolist() == [*range(8), *[-1] * 4]
     assert patch.sources["conv2.weight"].maps[1].tolist() == [*range(6), *[-1] * 3]
+
+
+def test_units_are_split_behind_a_wider_layer_and_all_of_it_leaves_at_once() -> None:
+    model = build("mlp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before, surgeon = fingerprint(model, optimizer), Surgeon(model, batch(), optimizer)
+    group = next(g for g in surgeon.graph.groups if g.can_widen)
+    parts = (Widen(axis=group.name, to=group.size + 2), SplitUnits(axis=group.name, units=(0, group.size + 1)))
+    patch = surgeon.apply(HybridDivision(parts=parts, max_parameters=10_000))
+    assert patch.output_change <= 1e-12
+    assert surgeon.graph.group(group.name).size == group.size + 4
+    surgeon.revert(patch)
+    assert fingerprint(model, optimizer) == before
 
 
 def test_two_parts_on_one_axis_tell_where_its_units_came_from_before_both() -> None:

@@ -13,15 +13,23 @@ from neuroexapt.graph import ChannelGroup, ModelGraph, trace
 from neuroexapt.surgery.checking.structure import structure_of
 from neuroexapt.surgery.mutation import Mutation, parse
 from neuroexapt.surgery.mutations.add_branch import AddBranch
+from neuroexapt.surgery.mutations.expand_bottleneck import ExpandBottleneck
 from neuroexapt.surgery.mutations.insert_layer import InsertLayer
+from neuroexapt.surgery.mutations.split_units import SplitUnits
 from neuroexapt.surgery.mutations.widen import Widen
 from neuroexapt.surgery.places.sites import channel_axis, ends_of_chains
 from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
 
-PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, InsertLayer, AddBranch)}
-_VERBS = {"Widen": "widen", "InsertLayer": "insert a layer at", "AddBranch": "add a branch at"}
+PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, ExpandBottleneck, SplitUnits, InsertLayer, AddBranch)}
+_VERBS = {
+    "Widen": "widen",
+    "ExpandBottleneck": "widen",
+    "SplitUnits": "split units of",
+    "InsertLayer": "insert a layer at",
+    "AddBranch": "add a branch at",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
