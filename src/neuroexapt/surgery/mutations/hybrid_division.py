@@ -22,7 +22,9 @@ from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
 
-PARTS: dict[str, type[Mutation]] = {kind.__name__: kind for kind in (Widen, ExpandBottleneck, SplitUnits, InsertLayer, AddBranch)}
+PARTS: dict[str, type[Mutation]] = {
+    kind.__name__: kind for kind in (Widen, ExpandBottleneck, SplitUnits, InsertLayer, AddBranch)
+}
 _VERBS = {
     "Widen": "widen",
     "ExpandBottleneck": "widen",
