@@ -93,6 +93,18 @@ class TiedHead(nn.Module):
         return F.linear(self.norm2(x), self.tokens.weight)
 
 
+class ThreeBiases(nn.Module):
+    """A fused projection whose biases are three parameters (BEiT)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3 * outputs, inputs))
+        self.q, self.k, self.v = (nn.Parameter(torch.randn(outputs)) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, torch.cat((self.q, self.k, self.v)))
+
+
 class Attention(nn.Module):
     """Self-attention whose head width follows from its weights; ``kind`` says what happens to queries and keys."""
 
@@ -101,7 +113,7 @@ class Attention(nn.Module):
         self.kind, self.heads = kind, heads
         self.norm = nn.LayerNorm(6)
         self.embed = nn.Linear(3, 6)
-        self.qkv = nn.Linear(6, 3 * heads * width)
+        self.qkv = ThreeBiases(6, heads * width) if kind == "three biases" else nn.Linear(6, 3 * heads * width)
         self.q_norm, self.k_norm = RMSNorm(width), RMSNorm(width)
         self.positions = nn.Parameter(torch.randn(16, width))
         self.temperature = nn.Parameter(torch.full((heads, 1, 1), 3.0))
@@ -196,6 +208,7 @@ COUPLED: dict[str, tuple[Callable[[], nn.Module], str, bool]] = {
     "head width with a constant scale": (lambda: Attention("constant scale"), "qkv.weight[0].2", False),
     "head width of fused attention": (lambda: Attention("fused"), "qkv.weight[0].2", False),
     "head width with a scale from the shape": (lambda: Attention("plain"), "qkv.weight[0].2", False),
+    "head width whose projection has three biases": (lambda: Attention("three biases"), "qkv.weight[0].2", False),
     "head width behind query and key norms": (lambda: Attention("normed"), "qkv.weight[0].2", True),
     "head width whose queries meet keys and positions": (lambda: Attention("relative"), "qkv.weight[0].2", True),
     "head width behind rotations": (lambda: Attention("rotary"), "qkv.weight[0].2", False),

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from neuroexapt.graph.rules import VIEW_RULES
-from neuroexapt.graph.space import Space, leaves
+from neuroexapt.graph.space import Space, leaves, resolve
 from neuroexapt.graph.tape import Operation, Tape
 from neuroexapt.graph.values import Value
 
@@ -139,19 +139,48 @@ class _Walk:
         """Whether a tensor is made of parameters alone."""
         return bool(self.tape.values[number].derived_from)
 
+    def rank(self, number: int) -> int:
+        """Which factor had better be changed: parameters, then activations, then buffers (a mask holds 0 and 1)."""
+        return 2 if self.tape.values[number].is_buffer else int(not self.is_bare(number))
+
 
 def _sum(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) -> Makers:
     numbers = operation.inputs
     return walk.all_of(numbers, picks, depth) if len(numbers) > 1 else NOTHING  # a number added is not proportional
 
 
-def _all(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) -> Makers:
-    return walk.all_of(operation.inputs, picks, depth)
+def _joined(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) -> Makers:
+    """The operands that lie in every pick along the dimension in which they are joined."""
+    dims = walk.tape.values[operation.outputs[0]].dims
+    dim = int(operation.arguments.get("dim") or 0) % len(dims)
+    found: set[Maker] = set()
+    stop = 0
+    for number in operation.inputs:
+        start, stop = stop, stop + (1 if operation.name == "stack" else walk.tape.values[number].dims[dim].size)
+        spans = {pick: span for pick in picks if (span := _span(dims[dim], pick))}
+        if start == stop or any(stop <= first or last <= start for first, last in spans.values()):
+            continue
+        whole = {pick for pick, (first, last) in spans.items() if first <= start and stop <= last}
+        made = walk.of(number, picks - whole, depth)
+        if not made:
+            return NOTHING
+        found |= made
+    return frozenset(found)
+
+
+def _span(space: Space, pick: Pick) -> tuple[int, int] | None:
+    """Returns the indices of a dimension that a pick of it, or of its major factor, takes."""
+    node = resolve(space)
+    major = resolve(node.parts[0]) if node.form == "product" else node
+    if resolve(pick.space) not in (node, major):
+        return None
+    block = node.size // resolve(pick.space).size
+    return pick.start * block, pick.stop * block
 
 
 def _product(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int) -> Makers:
     factors = operation.inputs if operation.name == "mul" else operation.inputs[:1]
-    for number in sorted(factors, key=walk.is_bare, reverse=True):
+    for number in sorted(factors, key=walk.rank):
         others = [n for n in operation.inputs if n != number]
         found = walk.any_of([number], picks, depth)
         if found and (not walk.is_proportional or not _depends(walk.tape, others, {m.parameter for m in found})):
@@ -196,7 +225,7 @@ def _table(walk: _Walk, operation: Operation, picks: frozenset[Pick], depth: int
 _Handler = Callable[[_Walk, Operation, frozenset[Pick], int], Makers]
 _HANDLERS: dict[str, _Handler] = {
     **dict.fromkeys(("add", "sub", "maximum", "minimum"), _sum),
-    **dict.fromkeys(("cat", "stack"), _all),
+    **dict.fromkeys(("cat", "stack"), _joined),
     **dict.fromkeys(("mul", "div"), _product),
     **dict.fromkeys(FACTORS, _contraction),
     **dict.fromkeys(_AFFINE_NORMS, _norm),

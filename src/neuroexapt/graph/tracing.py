@@ -114,6 +114,7 @@ def trace(model: nn.Module, example_inputs: Any, objective: Callable[[nn.Module]
             parameter=name,
             parameter_dims=tuple(frozenset({i}) for i in range(tensor.dim())),
             derived_from=frozenset({name}),
+            is_buffer=not isinstance(tensor, nn.Parameter),
         )
         for name, tensor in named_tensors(model).items()
     }

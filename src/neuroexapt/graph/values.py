@@ -41,12 +41,14 @@ class Value:
         parameter: The parameter or buffer that this tensor is a plain view or cast of, if it is one.
         parameter_dims: For each dimension, which dimensions of that parameter it runs over.
         derived_from: Parameters and buffers that it is computed from (itself included), when nothing else takes part.
+        is_buffer: Whether ``parameter`` is a buffer, which no optimizer trains.
     """
 
     dims: tuple[Space, ...]
     parameter: str | None = None
     parameter_dims: tuple[frozenset[int], ...] = ()
     derived_from: frozenset[str] = frozenset()
+    is_buffer: bool = False
 
     @property
     def is_activation(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import torch
 from torch import Tensor
@@ -54,10 +54,16 @@ def sum_by_unit(values: Tensor, dim: int, units: Tensor, size: int) -> Tensor:
     return torch.zeros(size, dtype=torch.float64).index_add_(0, units[kept], totals.cpu()[kept])
 
 
+def is_mask(path: str, names: Container[str]) -> bool:
+    """Whether a tensor is a mask of ``torch.nn.utils.prune``, whose entries are 0 and 1."""
+    stem, _, kind = path.rpartition("_")
+    return kind == "mask" and path in names and f"{stem}_orig" in names
+
+
 def effective(tensors: Mapping[str, Tensor], path: str) -> Tensor:
     """Returns a weight as the layer uses it: under the mask of ``torch.nn.utils.prune`` where there is one."""
     tensor = tensors[path].detach()
-    stem, _, kind = path.rpartition("_")
-    if kind in ("orig", "mask") and {f"{stem}_orig", f"{stem}_mask"} <= set(tensors):
+    stem = path.rpartition("_")[0]
+    if path in (f"{stem}_orig", f"{stem}_mask") and is_mask(f"{stem}_mask", tensors):
         return tensors[f"{stem}_orig"].detach() * tensors[f"{stem}_mask"].detach()
     return tensor

@@ -33,9 +33,10 @@ from neuroexapt.graph import (
     scaling,
 )
 from neuroexapt.graph import resized as size_of
+from neuroexapt.surgery.growth.by_unit import is_mask
 from neuroexapt.surgery.growth.units import UNEVEN, Units, positions
 from neuroexapt.surgery.mutation import draw_seed
-from neuroexapt.surgery.plan import TensorEdit, fill_for
+from neuroexapt.surgery.plan import Fill, TensorEdit, fill_for
 from neuroexapt.surgery.writing.gather import edited
 
 
@@ -251,6 +252,8 @@ def _edits(
         roles |= {dim: {Role.PRODUCE} for dim in has_new if (path, dim) in changes.heard}
         silent = changes.silent.get(path, [])
         fill = fill_for(roles, draw_seed(generator))
+        if is_mask(path, graph.parameters):
+            fill = Fill("ones")
         edit = TensorEdit(path, maps, fill, silent=tuple(silent), factors=tuple(factors))
         if path in changes.twins:
             edit = replace(edit, rewrite=partial(_with_twins, edit, tuple(changes.twins[path])))

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal, Self, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, is_meta, named_tensors
@@ -141,7 +141,8 @@ class SplitUnits(Mutation):
     ) -> tuple[TensorEdit, ...]:
         """Perturbs what makes the units; by the tensors' own numbers, so that an average keeps its own."""
         sizes = graph.resizing({group.leaf: group.size + len(self.units)}).sizes
-        made = {(m.path, m.dim) for m in group.members if Role.PRODUCE in m.roles}
+        weights = {path for path, tensor in named_tensors(graph.model).items() if isinstance(tensor, nn.Parameter)}
+        made = {(m.path, m.dim) for m in group.members if Role.PRODUCE in m.roles and m.path in weights}
         directions = self._steepest(graph, group, made, generator)
         edits = []
         for edit in plan.tensors:
@@ -210,7 +211,7 @@ class _Move:
 def _moved_apart(edit: TensorEdit, move: _Move, tensors: Mapping[str, Tensor]) -> Tensor:
     whole = edit.rewrite(tensors) if edit.rewrite else edited(tensors[edit.path], edit)
     whole = whole.movedim(move.dim, 0).clone()
-    rows = whole[move.kept].flatten(1)
+    rows = whole[move.kept].reshape(len(move.kept), -1)
     step = _directions(rows, move) * (2 * move.size)
     shares = move.shares.repeat_interleave(len(rows) // len(move.shares)).to(rows)[:, None]
     whole[move.kept] += ((1 - shares) * step).view_as(whole[move.kept])
