@@ -264,3 +264,25 @@ def test_a_weight_that_an_old_style_hook_computes_is_measured_too() -> None:
         nn.utils.weight_norm(model.layers[3])
     patch = Surgeon(model, batch(), objective=loss).apply(Widen(axis="layers.3.bias[0]", to=9, init="informed"))
     assert patch.output_change <= EXACT
+
+
+class Square(nn.Module):
+    """A residual stream: one layer holds the axis in both dimensions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.head = nn.Linear(5, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.stem(x))
+        return self.head(x + torch.relu(self.inner(x)))
+
+
+def test_informed_units_of_an_axis_that_a_square_layer_reads_and_makes_are_exact() -> None:
+    torch.manual_seed(0)
+    model, x = Square().double(), torch.randn(6, 5, dtype=torch.float64)
+    before = model(2 * x).detach()
+    surgeon = Surgeon(model, x, objective=lambda m: m(x).square().mean())
+    surgeon.apply(Widen(axis="stem", to=6, init="informed"))
+    assert model.inner.weight.shape == (6, 6)
+    assert (model(2 * x) - before).abs().max() <= EXACT * before.abs().max()

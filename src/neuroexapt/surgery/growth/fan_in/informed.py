@@ -93,6 +93,11 @@ def informed(graph: ModelGraph, group: ChannelGroup, to: int, plan: Plan, genera
             if source is not None and len(source) and (edit.path, dim) not in read:
                 target = indices_of(positions(space, group.leaf, {group.leaf: to}), range(group.size, to))
                 values = tensors[edit.path].detach().index_select(dim, source.to(tensors[edit.path].device))
+                for other, held in enumerate(graph.parameters[edit.path].dims):
+                    if other != dim and edit.maps[other] is not None:  # a square layer holds the axis twice
+                        ids = positions(held, group.leaf, sizes)
+                        kept = _of_units(ids, positions(held, group.leaf, {group.leaf: to}), group.size, chosen)
+                        values = values.index_select(other, kept.to(values.device))
                 edit = replace(edit, rewrite=partial(_with_units, edit, dim, target, values))
         edits.append(edit)
     return replace(plan, tensors=tuple(edits))
@@ -196,6 +201,21 @@ def _add_directions(graph: ModelGraph, group: ChannelGroup, twin: nn.Module, rea
         weight = twin.get_parameter(f"{maker}.weight")
         size = weight[: group.size].flatten(1).norm(dim=1).mean()
         weight[group.size : group.size + len(both)] = (both * size).view(-1, *weight.shape[1:]).to(weight)
+
+
+def _of_units(pool: Tensor, wanted: Tensor, size: int, chosen: Sequence[int]) -> Tensor:
+    """Returns the indices in the pool of what a dimension keeps: all that is no candidate, then the chosen ones'.
+
+    Args:
+        pool: Unit of every index in the pool, -1 for none; ``wanted`` is the same after the edit.
+        wanted: Its new units are numbered in the order of ``chosen``.
+        size: Number of units before.
+        chosen: Units of the pool.
+    """
+    source = torch.empty_like(wanted)
+    for unit in {*wanted.tolist()}:
+        source[wanted == unit] = indices_of(pool, [unit if unit < size else chosen[unit - size]])
+    return source
 
 
 def _with_units(edit: TensorEdit, dim: int, target: Tensor, values: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
