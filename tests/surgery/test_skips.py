@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
-from neuroexapt.surgery import AddBranch, AddResidual, InsertLayer, Lineage, Surgeon, Widen, replay
+from neuroexapt.surgery import AddBranch, AddResidual, InsertLayer, Lineage, RemoveLayer, Surgeon, Widen, replay
 from neuroexapt.surgery.pieces import SkipConnection
 from neuroexapt.surgery.writing.graft import pieces_of
 
@@ -310,3 +310,17 @@ def test_a_source_without_gradients_before_a_target_with_them_is_refused() -> No
     model.__class__ = Around
     with pytest.raises(SurgeryError, match=message):
         model(x)
+
+
+@pytest.mark.parametrize("path", ["stem.2", "blocks.1.bn2"])
+def test_a_skip_goes_with_the_module_where_it_begins_or_ends(path: str) -> None:
+    model = build("resnet_basic")
+    surgeon = Surgeon(model, batch())
+    surgeon.apply(ACROSS)
+    piece_at(model, ACROSS.target).scale.data.fill_(0.5)
+    patch = surgeon.apply(RemoveLayer(path=path))
+    assert patch.declared
+    assert not [name for name, _ in model.named_modules() if "grafts" in name]
+    surgeon.revert(patch)
+    assert piece_at(model, ACROSS.target).scale.any()
+    surgeon.apply(Widen(axis="stem.0", to=8))

@@ -13,7 +13,7 @@ from torch import nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, is_meta
 from neuroexapt.surgery.mutation import Mutation
-from neuroexapt.surgery.pieces import GatedOperation
+from neuroexapt.surgery.pieces import GatedOperation, Wire
 from neuroexapt.surgery.plan import DECLARED, EXACT, Plan, SlotEdit
 from neuroexapt.surgery.replacement.folds import NotFoldable, fold
 from neuroexapt.surgery.replacement.identity import passages
@@ -32,6 +32,7 @@ class RemoveLayer(Mutation):
     too, declared otherwise. ``fold`` multiplies a batch norm into the layer before it (exact in eval mode; Jacob et al.
     2018, section 3.2), or a linear layer or 1x1 convolution into the linear layer before or behind it (exact).
     ``settle`` ends a ``SwapOperation``: its new operation takes the module's place (exact when its gate is at 1).
+    Skip connections that begin or end in what is bypassed go with it.
 
     Attributes:
         path: Of the module, or of a piece such as ``stem.relu.grafts.0``.
@@ -87,12 +88,10 @@ class RemoveLayer(Mutation):
         slots = tuple(SlotEdit(path) for path in (self.path, *ends))
         if _has_no_scale(graph.model, self.path):
             return Plan(slots=slots, changes=EXACT)
-        if ends:
-            return Plan(slots=slots, changes=DECLARED)
         seen = passages(graph, [self.path])[self.path]
         if seen.refusal:
             raise self._refused(seen.refusal)
-        return Plan(slots=slots, changes=seen.changes)
+        return Plan(slots=slots, changes=DECLARED if ends else seen.changes)
 
     def _module(self, graph: ModelGraph) -> nn.Module:
         found: dict[str, nn.Module] = dict(graph.model.named_modules(remove_duplicate=False))
@@ -171,8 +170,8 @@ def _may_be_silent(module: nn.Module, path: str, silent: list[str]) -> bool:
 
 
 def _other_ends(model: nn.Module, path: str) -> list[str]:
-    """Returns the pieces that share a wire with this one."""
-    wire = vars(model.get_submodule(path)).get("wire")
-    if wire is None or not is_piece_path(path):
-        return []
-    return [other for other, m in model.named_modules() if other != path and vars(m).get("wire") is wire]
+    """Returns the other ends of skip connections that begin or end in a module."""
+    wires = {name: vars(module).get("wire") for name, module in model.named_modules() if is_piece_path(name)}
+    ends = {name: wire for name, wire in wires.items() if isinstance(wire, Wire)}
+    inside = {name for name in ends if f"{name}.".startswith(f"{path}.")}
+    return [name for name, wire in ends.items() if name not in inside and any(ends[own] is wire for own in inside)]
