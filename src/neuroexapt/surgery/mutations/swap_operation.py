@@ -14,7 +14,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import AttributeEdit, ModelGraph
 from neuroexapt.surgery.mutation import Mutation, draw_seed
 from neuroexapt.surgery.pieces.gated_operation import ACTIVATIONS
-from neuroexapt.surgery.places.neighbours import own_tensor, size_before
+from neuroexapt.surgery.places.neighbours import own_tensor, runs_as_in_torch, size_before
 from neuroexapt.surgery.places.sites import is_map, site_refusal
 from neuroexapt.surgery.plan import Fill, Plan, TensorEdit
 from neuroexapt.surgery.replacement.exchanges import ConvForm, activation_of, gated, pooling_of
@@ -76,7 +76,7 @@ class SwapOperation(Mutation):
             module = graph.model.get_submodule(call.path)
             if isinstance(module, Convolution):
                 larger = _next_kernel(graph, call.path, module)
-                if larger and own_tensor(graph, call.path, "weight"):
+                if larger and runs_as_in_torch(module) and own_tensor(graph, call.path, "weight"):
                     yield cls(site=call.path, to="conv", kernel_size=larger, dilation=1)
             elif not site_refusal(graph, call) and not next(module.named_children(), None):
                 other = _OTHER_KIND.get(activation_of(module) or pooling_of(module))
@@ -89,8 +89,8 @@ class SwapOperation(Mutation):
         seed = draw_seed(generator)
         if self.to != "conv":
             return gated(graph, self.site, self.to, None, self.ramp_steps, seed)
-        if not isinstance(module, Convolution):
-            raise self._refused(f"it is a {own_class(module).__name__}, needed a convolution for to='conv'")
+        if not isinstance(module, Convolution) or not runs_as_in_torch(module):
+            raise self._refused(f"it is a {own_class(module).__name__}, needed a convolution as in torch for to='conv'")
         old, new = self._forms(module)
         placed = new.over(old)
         if isinstance(placed, str):

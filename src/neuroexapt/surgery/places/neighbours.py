@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from neuroexapt.graph import ModelGraph, named_tensors
+from neuroexapt.surgery.writing.graft import own_class, pieces_of
 
 _UNSEEN = ("detach",)  # fake tensors call it themselves
 _NON_NEGATIVE = ("relu", "sigmoid", "hardsigmoid", "abs", "square", "exp", "softmax", "_softmax")
@@ -62,13 +63,18 @@ def drops_out_between(graph: ModelGraph, first: str, second: str) -> bool:
     """Whether a dropout module runs between two modules; in eval mode it leaves no operator behind."""
     order = [call.path for call in graph.calls]
     between = order[order.index(first) + 1 : order.index(second)]
-    modules = [graph.model.get_submodule(path) for path in between]
+    modules = [*map(graph.model.get_submodule, between), *pieces_of(graph.model.get_submodule(first))]
     return any(isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 for module in modules)
 
 
 def holders_of(graph: ModelGraph, parameter: Tensor | None) -> list[nn.Module]:
     """Returns the modules in whose slots a parameter is, one for each slot."""
     return [module for module in graph.model.modules() for p in module._parameters.values() if p is parameter]
+
+
+def runs_as_in_torch(module: nn.Module) -> bool:
+    """Whether a layer's forward is torch's own: a subclass may standardise the weight first, or activate the output."""
+    return own_class(module).forward.__module__.startswith("torch.nn.")
 
 
 def own_tensor(graph: ModelGraph, path: str, name: str) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import AttributeEdit, ModelGraph
 from neuroexapt.surgery.pieces.gated_operation import ACTIVATIONS, POOLING
-from neuroexapt.surgery.places.neighbours import own_tensor
+from neuroexapt.surgery.places.neighbours import own_tensor, runs_as_in_torch
 from neuroexapt.surgery.places.sites import site_at
 from neuroexapt.surgery.plan import Contents, Fill, GraftEdit, Plan, TensorEdit
 from neuroexapt.surgery.replacement.folding import regrouped, separated
@@ -126,6 +126,10 @@ def _new_convolution(
     """Returns rank, constructor arguments, and how the new weights start: as near to the old ones as they come."""
     if module.transposed:
         raise _refused(site, to, "it is a transposed convolution, for which only larger kernels are known")
+    if not runs_as_in_torch(module):
+        raise _refused(
+            site, to, f"{own_class(module).__name__} has a forward of its own, so what it computes is not known"
+        )
     if not own_tensor(graph, site, "weight"):
         raise _refused(site, to, "its weight is computed or shared")
     rank, weight, has_bias = len(module.kernel_size), f"{site}.weight", module.bias is not None

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from neuroexapt.graph import NEW, AttributeEdit, ModelGraph
-from neuroexapt.surgery.places.neighbours import drops_out_between, layer_after, layer_before, own_tensor
+from neuroexapt.surgery.places.neighbours import (
+    drops_out_between,
+    layer_after,
+    layer_before,
+    own_tensor,
+    runs_as_in_torch,
+)
 from neuroexapt.surgery.plan import EXACT, IN_TRAIN, Contents, Fill, ParameterEdit, Plan, SlotEdit, TensorEdit
 from neuroexapt.surgery.replacement.folding import matrix_before, matrix_behind, scale_and_shift, scaled_outputs
 from neuroexapt.surgery.replacement.taps import Convolution, is_pointwise, padding_of
@@ -46,6 +52,10 @@ def fold(graph: ModelGraph, path: str) -> Fold:
     module = graph.model.get_submodule(path)
     if isinstance(module, Grafted):
         raise NotFoldable("pieces hang on it; remove them first")
+    if isinstance(module, (_BatchNorm, *_LAYERS)) and not _is_known(module):
+        raise NotFoldable(
+            f"the {type(module).__name__} has a forward or hooks of its own, so what it does is not known"
+        )
     if isinstance(module, _BatchNorm):
         return _norm(graph, path, module)
     if not isinstance(module, _LAYERS) or not _is_plain(graph, path):
@@ -156,9 +166,15 @@ def _with_bias(plan: Plan, layer: Layer, path: str, indices: Tensor | None, make
 
 
 def _is_plain(graph: ModelGraph, path: str) -> bool:
-    """Whether a layer's weights are parameters of its own that nothing else reads."""
+    """Whether a layer computes with parameters of its own that nothing else reads, as its class in torch does."""
     module = graph.model.get_submodule(path)
+    if not _is_known(module):
+        return False
     return own_tensor(graph, path, "weight") and ("bias" not in _kept(module) or own_tensor(graph, path, "bias"))
+
+
+def _is_known(module: nn.Module) -> bool:
+    return runs_as_in_torch(module) and not module._forward_hooks and not module._forward_pre_hooks
 
 
 def _kept(module: nn.Module) -> list[str]:
