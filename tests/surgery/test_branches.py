@@ -12,7 +12,17 @@ from torch import Tensor, nn
 from contracts.networks import batch, build
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import trace
-from neuroexapt.surgery import AddBranch, InsertLayer, Lineage, Surgeon, Widen, candidates, replay
+from neuroexapt.surgery import (
+    AddBranch,
+    InsertLayer,
+    Lineage,
+    RemoveLayer,
+    Surgeon,
+    SwapOperation,
+    Widen,
+    candidates,
+    replay,
+)
 from neuroexapt.surgery.mutations.add_branch import side_padding
 from neuroexapt.surgery.pieces import PIECES
 from neuroexapt.surgery.writing.graft import pieces_of
@@ -247,3 +257,16 @@ def test_places_that_cannot_have_a_branch_are_refused_with_the_reason(site: str,
 def test_malformed_branches_are_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AddBranch(site="a", **fields)  # type: ignore[arg-type]
+
+
+def test_an_exchange_settles_after_the_branch_beside_it_has_left() -> None:
+    model = build("plain_conv")
+    surgeon = Surgeon(model, batch())
+    surgeon.apply(SwapOperation(site="conv1", to="separable", ramp_steps=1))
+    surgeon.apply(AddBranch(site="conv1", branch="3x3"))
+    model.train()(batch())
+    surgeon.apply(RemoveLayer(path="conv1.grafts.1"))
+    settle = RemoveLayer(path="conv1", how="settle")
+    assert settle in surgeon.candidates(["RemoveLayer"])
+    assert not surgeon.apply(settle).declared
+    assert type(model.conv1) is nn.Sequential

@@ -215,6 +215,7 @@ def test_refusals_say_where_what_and_what_to_do(network: str, mutation: object, 
     ("record", "message"),
     [
         ({"kind": "Grow"}, "mutation: unknown kind 'Grow'; known are Widen, "),
+        ({"kind": ["Widen"]}, r"mutation: unknown kind \['Widen'\]; known are Widen, "),
         (
             {"kind": "Widen", "axis": "a", "size": 3},
             r"mutation Widen: unknown fields \['size'\]; known are \['axis', .*'to'\]",

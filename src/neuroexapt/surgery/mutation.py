@@ -86,7 +86,7 @@ def parse(kinds: Mapping[str, type[Mutation]], record: Mapping[str, Any]) -> Mut
         raise SurgeryError(f"mutation: found {record!r}, needed a dictionary with its kind, as `to_json` makes it.")
     arguments = dict(record)
     kind = arguments.pop("kind", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise SurgeryError(f"mutation: unknown kind {kind!r}; known are {', '.join(kinds)}.")
     known = {f.name for f in fields(kinds[kind])}
     if unknown := set(arguments) - known:

@@ -127,7 +127,7 @@ class RemoveLayer(Mutation):
 
 def _piece_alone(graph: ModelGraph, path: str) -> GatedOperation | None:
     """Returns the gated operation of a site on which nothing else hangs."""
-    pieces = pieces_of(graph.model.get_submodule(path))
+    pieces = [p for p in pieces_of(graph.model.get_submodule(path)) if not isinstance(p, nn.Identity)]  # one that left
     return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], GatedOperation) else None
 
 
