@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from neuroexapt.graph import attributes_kept, named_tensors
+from neuroexapt.graph import ModelGraph, attributes_kept, named_tensors
+from neuroexapt.surgery.plan import Plan
+from neuroexapt.surgery.writing.apply import write
+from neuroexapt.surgery.writing.undo import UndoLog
 
 
 def structure_of(model: nn.Module) -> nn.Module:
@@ -24,9 +27,14 @@ def structure_of(model: nn.Module) -> nn.Module:
     )
 
 
-def twin_of(model: nn.Module) -> nn.Module:
-    """Returns a deep copy with the same numbers and no gradients."""
-    return _copied(model, lambda tensor: tensor.detach().clone())
+def edited_twin(graph: ModelGraph, plan: Plan) -> nn.Module:
+    """Returns a copy of the model with its numbers and no gradients, on which a plan has been carried out.
+
+    To measure what an edit would do before it is done. Memory: another model.
+    """
+    twin = _copied(graph.model, lambda tensor: tensor.detach().clone())
+    write(twin, (), plan, UndoLog())
+    return twin
 
 
 def _copied(model: nn.Module, make: Callable[[Tensor], Tensor]) -> nn.Module:

@@ -33,11 +33,11 @@ from neuroexapt.graph import (
     scaling,
 )
 from neuroexapt.graph import resized as size_of
-from neuroexapt.surgery.growth.by_unit import is_mask
 from neuroexapt.surgery.growth.units import UNEVEN, Units, positions
 from neuroexapt.surgery.mutation import draw_seed
 from neuroexapt.surgery.plan import Fill, TensorEdit, fill_for
 from neuroexapt.surgery.writing.gather import edited
+from neuroexapt.surgery.writing.masks import is_mask
 
 
 @dataclass

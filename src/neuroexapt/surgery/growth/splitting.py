@@ -16,7 +16,7 @@ from torch import Tensor
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, generators_kept, in_mode
-from neuroexapt.surgery.checking.rehearsing import edited_twin
+from neuroexapt.surgery.checking.structure import edited_twin
 from neuroexapt.surgery.plan import Plan
 
 LANCZOS_STEPS = 12  # Hessian-vector products; the least eigenvalue of a small dense matrix converges first

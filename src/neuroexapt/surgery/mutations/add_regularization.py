@@ -81,7 +81,7 @@ class AddRegularization(Mutation):
         if self.variant == "label_smoothing":
             return Plan(settings=(SettingEdit("loss", "label_smoothing", self.rate),))
         call = site_at(graph, self.site)
-        arguments: dict[str, Any] = {"rate": self.rate, "num_steps": self.ramp_steps}
+        arguments: dict[str, Any] = {"rate": self.rate, "ramp_steps": self.ramp_steps}
         if self.variant == "dropout":
             piece, arguments["positions"] = "RampedDropout", self._positions(call)
         elif Sums(graph).takes(call):

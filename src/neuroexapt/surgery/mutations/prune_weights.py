@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ModelGraph, Role, canonical_names, is_meta, named_tensors
-from neuroexapt.surgery.growth.by_unit import effective
 from neuroexapt.surgery.mutation import Mutation
 from neuroexapt.surgery.places.neighbours import holders_of
 from neuroexapt.surgery.plan import DECLARED, EXACT, Contents, Fill, MaskEdit, Plan, TensorEdit
 from neuroexapt.surgery.writing.graft import own_class
+from neuroexapt.surgery.writing.masks import effective
 
 SHARE = 0.25  # of the weights that are left, which a candidate masks
 FEWEST = 8  # weights in a layer that is a candidate

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role, division, is_meta, named_tensors
 from neuroexapt.surgery.checking.measure import measure
+from neuroexapt.surgery.growth.by_unit import sum_by_unit, unit_indices
 from neuroexapt.surgery.growth.splitting import steepest_directions
 from neuroexapt.surgery.growth.units import Units, halves, indices_of, positions
 from neuroexapt.surgery.growth.widening import group_at, grown
@@ -247,9 +247,7 @@ def _by_unit(graph: ModelGraph, group: ChannelGroup, values: Mapping[str, Tensor
     total = torch.zeros(group.size, dtype=torch.float64)
     for member in group.members:
         if role in member.roles and member.path in values:
-            value = values[member.path]
-            ids = positions(graph.parameters[member.path].dims[member.dim], group.leaf, {})
-            along = value.movedim(member.dim, 0).reshape(value.shape[member.dim], math.prod(value.shape) // len(ids))
-            sums = along.sum(1).double().cpu()
-            total.index_add_(0, ids[ids >= 0], sums[ids >= 0])
+            units = unit_indices(graph.parameters[member.path].dims[member.dim], group.leaf)
+            if units is not None:
+                total += sum_by_unit(values[member.path], member.dim, units, group.size)
     return total

@@ -7,29 +7,29 @@ from torch import Tensor, nn
 
 
 class Ramp(nn.Module):
-    """``rate * min(step / num_steps, 1)``, counted in a buffer as batch norm counts its batches.
+    """``rate * min(num_steps / ramp_steps, 1)``, counted in a buffer as batch norm counts its batches.
 
     Args:
         rate: Final value, in [0, 1).
-        num_steps: Forwards until it is reached; 0 begins with it.
+        ramp_steps: Forwards until it is reached; 0 begins with it.
     """
 
-    step: Tensor
+    num_steps: Tensor
 
-    def __init__(self, rate: float, num_steps: int) -> None:
+    def __init__(self, rate: float, ramp_steps: int) -> None:
         super().__init__()
-        self.rate, self.num_steps = rate, num_steps
-        self.register_buffer("step", torch.tensor(0))
+        self.rate, self.ramp_steps = rate, ramp_steps
+        self.register_buffer("num_steps", torch.tensor(0))
 
     def forward(self) -> Tensor:
         """Returns the rate of this forward, a float32 scalar on the buffer's device, and counts it."""
-        share = (self.step / self.num_steps).clamp(max=1) if self.num_steps else torch.ones_like(self.step)
-        self.step += 1
+        share = (self.num_steps / self.ramp_steps).clamp(max=1) if self.ramp_steps else torch.ones_like(self.num_steps)
+        self.num_steps += 1
         return self.rate * share.float()
 
     def extra_repr(self) -> str:
-        """For example ``rate=0.1, num_steps=1000``."""
-        return f"rate={self.rate}, num_steps={self.num_steps}"
+        """For example ``rate=0.1, ramp_steps=1000``."""
+        return f"rate={self.rate}, ramp_steps={self.ramp_steps}"
 
 
 def kept(like: Tensor, rate: Tensor) -> Tensor:

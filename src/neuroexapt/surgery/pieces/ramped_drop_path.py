@@ -16,12 +16,12 @@ class RampedDropPath(_DropoutNd):
 
     Args:
         rate: Final probability of leaving the branch out, in [0, 1).
-        num_steps: Train-mode forwards until it is reached.
+        ramp_steps: Train-mode forwards until it is reached.
     """
 
-    def __init__(self, rate: float, num_steps: int) -> None:
+    def __init__(self, rate: float, ramp_steps: int) -> None:
         super().__init__(p=rate)
-        self.ramp = Ramp(rate, num_steps)
+        self.ramp = Ramp(rate, ramp_steps)
 
     def forward(self, x: Tensor, *inputs: object) -> Tensor:
         """[N, ...] -> the same shape."""

@@ -15,14 +15,14 @@ class RampedDropout(_DropoutNd):
 
     Args:
         rate: Final probability of a zero, in [0, 1).
-        num_steps: Train-mode forwards until it is reached.
+        ramp_steps: Train-mode forwards until it is reached.
         positions: Dimensions along which one draw is shared: (2, 3) drops whole channels of ``[N, C, H, W]``.
     """
 
-    def __init__(self, rate: float, num_steps: int, positions: tuple[int, ...] = ()) -> None:
+    def __init__(self, rate: float, ramp_steps: int, positions: tuple[int, ...] = ()) -> None:
         super().__init__(p=rate)
         self.positions = tuple(positions)
-        self.ramp = Ramp(rate, num_steps)
+        self.ramp = Ramp(rate, ramp_steps)
 
     def forward(self, x: Tensor, *inputs: object) -> Tensor:
         """Any shape -> the same shape."""

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from neuroexapt.graph import FACTORS, ModelGraph, Operation, Space, is_meta, leaves, named_tensors, region, vanishing
-from neuroexapt.surgery.growth.by_unit import effective, sum_by_unit, unit_indices
+from neuroexapt.surgery.growth.by_unit import sum_by_unit, unit_indices
+from neuroexapt.surgery.writing.masks import effective
 
 _BLIND_TO_ZEROS = frozenset({"sum", "linalg_vector_norm", "norm", "_weight_norm_interface"})
 

@@ -5,7 +5,7 @@ The parameter stays the same object in the same place of the module: ``weight`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from functools import partial
 from typing import Any
 
@@ -90,3 +90,18 @@ def mask_for(edit: MaskEdit, tensors: Mapping[str, Tensor], leader: nn.Module | 
         mask = torch.ones_like(like, requires_grad=False) if like.is_meta else edit.contents(tensors)
     assert mask is not None
     return mask.detach().to(dtype=like.dtype, device=like.device).clone()
+
+
+def is_mask(path: str, names: Container[str]) -> bool:
+    """Whether a tensor is a mask of ``torch.nn.utils.prune``, whose entries are 0 and 1."""
+    stem, _, kind = path.rpartition("_")
+    return kind == "mask" and path in names and f"{stem}_orig" in names
+
+
+def effective(tensors: Mapping[str, Tensor], path: str) -> Tensor:
+    """Returns a weight as the layer uses it: under the mask of ``torch.nn.utils.prune`` where there is one."""
+    tensor = tensors[path].detach()
+    stem = path.rpartition("_")[0]
+    if path in (f"{stem}_orig", f"{stem}_mask") and is_mask(f"{stem}_mask", tensors):
+        return tensors[f"{stem}_orig"].detach() * tensors[f"{stem}_mask"].detach()
+    return tensor

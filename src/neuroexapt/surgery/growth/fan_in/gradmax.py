@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, Role
 from neuroexapt.surgery.checking.measure import Measured, measure
-from neuroexapt.surgery.checking.rehearsing import edited_twin
+from neuroexapt.surgery.checking.structure import edited_twin
 from neuroexapt.surgery.growth.fan_in.layers import (
     Layer,
     check_reached,

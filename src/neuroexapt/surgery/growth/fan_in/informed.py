@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import ChannelGroup, ModelGraph, named_tensors
 from neuroexapt.surgery.checking.measure import Measured, measure
-from neuroexapt.surgery.checking.rehearsing import edited_twin
+from neuroexapt.surgery.checking.structure import edited_twin
 from neuroexapt.surgery.growth.fan_in.layers import (
     check_reached,
     columns,

@@ -27,7 +27,7 @@ class Flow:
         path: Of the module.
         is_input: Whether it is what the module gets; otherwise what it gives.
         dim: The dimension that holds the units.
-        units: int64, the unit of every index of that dimension, or ``NO_UNIT``.
+        units: int64, the unit of every index of that dimension, or -1.
     """
 
     path: str

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from neuroexapt.graph import ChannelGroup, Member, ModelGraph, Role, named_tensors
-from neuroexapt.surgery.growth.by_unit import effective, sum_by_unit, unit_indices
+from neuroexapt.surgery.growth.by_unit import sum_by_unit, unit_indices
+from neuroexapt.surgery.writing.masks import effective
 
 
 def magnitude(graph: ModelGraph, groups: Sequence[ChannelGroup]) -> list[Tensor]:
