@@ -48,17 +48,17 @@ def share_of_zeros(piece: nn.Module, x: torch.Tensor) -> float:
 
 
 def test_the_rate_rises_from_nothing_with_every_forward_in_train_mode() -> None:
-    piece, x = RampedDropout(0.5, num_steps=4), torch.ones(100, 100)
+    piece, x = RampedDropout(0.5, ramp_steps=4), torch.ones(100, 100)
     shares = [share_of_zeros(piece, x) for _ in range(6)]
     assert shares[0] == 0.0
     assert shares[1:] == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.5], abs=0.02)
     piece.eval()
     assert piece(x) is x
-    assert int(piece.ramp.step) == 6
+    assert int(piece.ramp.num_steps) == 6
 
 
 def test_without_a_ramp_the_full_rate_applies_at_once() -> None:
-    assert share_of_zeros(RampedDropout(0.5, num_steps=0), torch.ones(100, 100)) == pytest.approx(0.5, abs=0.02)
+    assert share_of_zeros(RampedDropout(0.5, ramp_steps=0), torch.ones(100, 100)) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_mean_stays_and_whole_channels_and_samples_go() -> None:
@@ -77,7 +77,7 @@ def test_the_count_is_saved_and_a_loaded_model_goes_on_from_there() -> None:
     for _ in range(3):
         model(batch())
     state = model.state_dict()
-    assert int(state["features.2.grafts.0.ramp.step"]) == 3
+    assert int(state["features.2.grafts.0.ramp.num_steps"]) == 3
     again = build("conv_bn")
     Surgeon(again, batch()).apply(noise("dropout", "features.2", ramp_steps=8))
     again.load_state_dict(state)
@@ -95,7 +95,7 @@ def test_looking_and_later_edits_count_no_step_and_are_verified_in_train_mode_to
     patch = surgeon.apply(Widen(axis="stem.0", to=9))
     assert patch.verified_in_train_mode
     assert patch.output_change <= 1e-10
-    assert int(model.state_dict()["blocks.0.bn2.grafts.0.ramp.step"]) == 0
+    assert int(model.state_dict()["blocks.0.bn2.grafts.0.ramp.num_steps"]) == 0
 
 
 def test_dropout_draws_from_the_generator_of_torch_and_leaves_eval_mode_alone() -> None:
@@ -283,5 +283,5 @@ def test_an_average_gets_the_noise_too_and_its_own_count() -> None:
     surgeon = Surgeon(model, batch(), averages=average)
     surgeon.apply(noise("dropout", "features.2"))
     model(batch())
-    assert int(average.module.state_dict()["features.2.grafts.0.ramp.step"]) == 0
+    assert int(average.module.state_dict()["features.2.grafts.0.ramp.num_steps"]) == 0
     average.update_parameters(copy.deepcopy(model))
