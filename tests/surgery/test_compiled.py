@@ -97,6 +97,7 @@ def test_more_edits_than_the_recompile_limit_leave_the_model_compiled() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, as inductor is imported
 def test_inductor_code_of_an_edited_model_computes_the_same() -> None:
     model = torch.compile(build("conv_bn"))
     before = output(model)

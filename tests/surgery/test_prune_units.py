@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -285,6 +286,33 @@ def test_repair_lowers_the_change_on_seen_and_on_unseen_data(norm: bool) -> None
     for where in ("seen", "unseen"):
         assert errors["mean"][where] < 0.5 * errors["none"][where]
         assert errors["least_squares"][where] < 0.5 * errors["mean"][where]
+
+
+class Matrix(nn.Module):
+    """A linear layer that keeps its matrix as ``[in, out]``, as the one of GPT-2 does."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(layer.weight.detach().T.contiguous()), layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x, self.weight)
+
+
+@pytest.mark.parametrize("behind", [nn.Identity, lambda: nn.BatchNorm1d(6)])
+def test_a_matrix_kept_the_other_way_round_is_repaired_as_the_layer_would_be(behind: Callable[[], nn.Module]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 6), behind()).double()
+        x = torch.randn(64, 5, dtype=torch.float64)
+    turned = copy.deepcopy(plain)
+    turned[2] = Matrix(turned[2])
+    before = outputs(plain, x)
+    for model in (plain, turned):
+        Surgeon(model, x).apply(PruneUnits(axis="0", units=(2, 7), repair="least_squares"))
+    assert turned[2].weight.shape == (7, 6)
+    assert not torch.allclose(outputs(plain, x), before, rtol=1e-6)
+    torch.testing.assert_close(outputs(turned, x), outputs(plain, x), rtol=1e-12, atol=1e-12)
 
 
 def test_the_mean_goes_into_the_running_mean_behind_a_layer_without_bias_or_into_a_new_bias() -> None:

@@ -19,6 +19,7 @@ class Consumer:
 
     Attributes:
         weight: Its name.
+        dim: The dimension of the columns: 1, or 0 where a matrix is kept as ``[in, out]`` (``Conv1D`` of Transformers).
         modules: All layers that use it; each runs once per forward.
         kept: Columns that stay, int64.
         removed: Columns that go, int64.
@@ -26,6 +27,7 @@ class Consumer:
     """
 
     weight: str
+    dim: int
     modules: tuple[str, ...]
     kept: Tensor
     removed: Tensor
@@ -61,8 +63,14 @@ def losing_columns(graph: ModelGraph, edits: Mapping[str, TensorEdit]) -> dict[s
 
 
 def shift_of(graph: ModelGraph, consumer: Consumer, module: str) -> Shift | None:
-    """Returns where a layer's constant goes: its bias, the running mean of a norm directly behind, a new bias."""
-    bias = graph.model.get_submodule(module)._parameters.get("bias")
+    """Returns where a layer's constant goes: its bias, the running mean of a norm directly behind, a new bias.
+
+    ``None`` where its bias is shared, or it has no place for one.
+    """
+    slots = graph.model.get_submodule(module)._parameters
+    bias = slots.get("bias")
+    if "bias" not in slots:
+        return None
     if bias is not None:
         path = canonical_names(graph.model)[id(bias)]
         return Shift(path, 1.0, is_new=False) if len(holders_of(graph, bias)) == 1 else None
@@ -84,18 +92,30 @@ def _owners(model: nn.Module) -> dict[str, list[str]]:
 def _consumer(graph: ModelGraph, path: str, dim: int, kept: Tensor, owners: list[str]) -> Consumer | str:
     modules = [graph.model.get_submodule(owner) for owner in owners]
     tensor = named_tensors(graph.model)[path]
-    is_layer = [isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and m.weight is tensor for m in modules]
-    if not modules or not all(is_layer) or dim != 1 or not tensor.is_floating_point():
+    is_layer = [_is_layer(graph, owner, tensor, dim) for owner in owners]
+    if not modules or not all(is_layer) or not tensor.is_floating_point():
         return "it is not the weight of linear layers or convolutions alone"
     if not all(runs_once(graph, owner) for owner in owners):
         return "its layer does not run exactly once per forward"
     readers = [op for op in graph.tape if any(graph.tape.values[c.operand].parameter == path for c in op.contractions)]
     if len(readers) != len(owners):
         return "something besides its layer reads it"
-    is_removed = torch.ones(tensor.shape[1], dtype=torch.bool)
+    is_removed = torch.ones(tensor.shape[dim], dtype=torch.bool)
     is_removed[kept] = False
     groups = getattr(modules[0], "groups", 1)
-    return Consumer(path, tuple(owners), kept, is_removed.nonzero().flatten(), groups)
+    return Consumer(path, dim, tuple(owners), kept, is_removed.nonzero().flatten(), groups)
+
+
+def _is_layer(graph: ModelGraph, owner: str, tensor: Tensor, dim: int) -> bool:
+    """Whether a module is one of torch's layers with this weight, or does the same with a matrix ``[in, out]``."""
+    module = graph.model.get_submodule(owner)
+    if module._parameters.get("weight") is not tensor:
+        return False
+    if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        return dim == 1
+    calls = [call for call in graph.calls if call.path == owner]
+    ends = [(*call.inputs[0][-1:], *call.shape[-1:]) for call in calls if call.inputs]
+    return dim == 0 and tensor.dim() == 2 and len(ends) == len(calls) and set(ends) == {tuple(tensor.shape)}
 
 
 def _statistics_behind(graph: ModelGraph, consumer: Consumer, module: str) -> list[str | None]:

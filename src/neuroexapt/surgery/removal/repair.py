@@ -81,20 +81,20 @@ def repaired(
         for module in consumer.modules:
             shift = shift_of(graph, consumer, module)
             if shift is None:
-                logger.warning("%s: its bias is shared, so the mean of what it loses is not absorbed", module)
+                logger.warning("%s: has no bias of its own, so the mean of what it loses is not absorbed", module)
                 continue
-            rows = _shift(consumer, prediction, module, edit.maps[0], shift.sign)
+            outputs = edit.maps[1 - consumer.dim]
+            rows = _shift(consumer, prediction, module, outputs, shift.sign)
             if shift.is_new:
-                size = (
-                    named_tensors(graph.model)[consumer.weight].shape[0] if edit.maps[0] is None else len(edit.maps[0])
-                )
+                old_size = named_tensors(graph.model)[consumer.weight].shape[1 - consumer.dim]
+                size = old_size if outputs is None else len(outputs)
                 added.append(ParameterEdit(module, "bias", (size,), rows))
             else:
                 before = changed.get(shift.path, TensorEdit(shift.path, (None,), Fill("zeros")))
                 changed[shift.path] = replace(before, rewrite=_moved(before, shift, rows))
             if shift.variance and module in inputs and repair == "least_squares":
                 columns = changed[consumer.weight].rewrite
-                ratio = _variance_ratio(graph, consumer, module, inputs[module], columns, edit.maps[0])
+                ratio = _variance_ratio(graph, consumer, module, inputs[module], columns, outputs)
                 before = changed.get(shift.variance, TensorEdit(shift.variance, (None,), Fill("zeros")))
                 changed[shift.variance] = replace(before, rewrite=_scaled(before, shift.variance, ratio))
     return list(changed.values()), added
@@ -114,7 +114,7 @@ def _prediction(
     if num_removed + num_kept > MAX_COLUMNS:
         logger.warning("%s: %d columns are too many for least squares", consumer.weight, num_removed + num_kept)
         ridges = (math.inf,)
-    weight = named_tensors(graph.model)[consumer.weight].detach().double().cpu()
+    weight = _rows_first(consumer, named_tensors(graph.model)).cpu()
     for group in range(consumer.groups):
         offset = group * (num_removed + num_kept)
         order = torch.cat([consumer.removed, consumer.kept]) + offset
@@ -129,7 +129,7 @@ def _prediction(
 
 def _positions(layer: nn.Module, given: Tensor) -> tuple[Tensor, Tensor]:
     """Returns ``[positions, channels]`` and to which half of the samples each position belongs."""
-    if not isinstance(layer, nn.Linear):
+    if isinstance(layer, nn.modules.conv._ConvNd):
         given = given.movedim(1, -1)
     samples = given.reshape(given.shape[0] if given.dim() > 1 else 1, -1, given.shape[-1])
     values = samples.flatten(0, 1)
@@ -196,6 +196,12 @@ def _solved(gram: Tensor, num_removed: int, ridge: float) -> Tensor:
     return solution.T
 
 
+def _rows_first(consumer: Consumer, tensors: Mapping[str, Tensor]) -> Tensor:
+    """Returns the weight as float64 ``[out, in / groups, ...]``, however it is kept."""
+    weight = tensors[consumer.weight].detach().double()
+    return weight.T if consumer.dim == 0 else weight
+
+
 def _lost(consumer: Consumer, weight: Tensor) -> Tensor:
     """Returns the removed columns, ``[groups, out / groups, removed, taps]``."""
     columns = weight.index_select(1, consumer.removed.to(weight.device))
@@ -206,11 +212,13 @@ def _columns(consumer: Consumer, prediction: Prediction, edit: TensorEdit) -> Co
     """New contents of the weight: kept columns plus what they take over."""
 
     def make(tensors: Mapping[str, Tensor]) -> Tensor:
-        old = tensors[consumer.weight].detach().double()
+        old = _rows_first(consumer, tensors)
         lost = _lost(consumer, old)
         taken = torch.einsum("gort,grk->gokt", lost, prediction.coefficients.to(old.device)).flatten(0, 1)
         new = old.index_select(1, consumer.kept.to(old.device))
-        return gather(new + taken.reshape(new.shape), (edit.maps[0], *[None] * (old.dim() - 1)))
+        outputs = edit.maps[1 - consumer.dim]
+        result = gather(new + taken.reshape(new.shape), (outputs, *[None] * (old.dim() - 1)))
+        return result.T if consumer.dim == 0 else result
 
     return make
 
@@ -219,7 +227,7 @@ def _shift(consumer: Consumer, prediction: Prediction, module: str, rows: Tensor
     """What is added to the constants of a layer's outputs, one for each output that stays."""
 
     def make(tensors: Mapping[str, Tensor]) -> Tensor:
-        old = tensors[consumer.weight].detach().double()
+        old = _rows_first(consumer, tensors)
         constants = prediction.constants[module].to(old.device)
         added: Tensor = torch.einsum("gort,gr->go", _lost(consumer, old), constants).flatten()
         return gather(sign * added, (rows,))
@@ -234,10 +242,11 @@ def _variance_ratio(
     layer, tensors = graph.model.get_submodule(module), named_tensors(graph.model)
     old = tensors[consumer.weight].detach()
     new = columns(tensors).to(old) if columns is not None else old
-    dim = -1 if isinstance(layer, nn.Linear) else 1
+    dim = 1 if isinstance(layer, nn.modules.conv._ConvNd) else -1
     width = len(consumer.kept) + len(consumer.removed)
     kept = torch.cat([consumer.kept + group * width for group in range(consumer.groups)]).to(given.device)
     with torch.no_grad():
+        old, new = (old.T, new.T) if consumer.dim == 0 else (old, new)
         before = gather(_output(layer, given, old).movedim(dim, 0).flatten(1), (rows, None)).double()
         after = _output(layer, given.index_select(dim, kept), new).movedim(dim, 0).flatten(1).double()
     was, now = before.var(1, correction=0), after.var(1, correction=0)
@@ -246,11 +255,10 @@ def _variance_ratio(
 
 
 def _output(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
-    if isinstance(layer, nn.Linear):
-        return F.linear(x, weight)
-    assert isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)  # as of every consumer
-    result: Tensor = layer._conv_forward(x, weight, None)
-    return result
+    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        result: Tensor = layer._conv_forward(x, weight, None)
+        return result
+    return F.linear(x, weight)
 
 
 def _scaled(edit: TensorEdit, path: str, ratio: Tensor) -> Contents:
