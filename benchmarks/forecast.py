@@ -82,7 +82,29 @@ def seed_network() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
     return model, torch.randn(128, 3, 32, 32), edits
 
 
-MODELS = {"resnet18": resnet18, "vit_tiny": vit_tiny, "gpt2_tiny": gpt2_tiny, "seed resnet": seed_network}
+def toy_separable() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """A depthwise-separable toy of 6 and 8 channels on 8x8 images, 32 at a time: the scratch of kernels counts most."""
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 6, 3, padding=1, groups=6), nn.ReLU()),
+        *(nn.Conv2d(6, 8, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)),
+    )
+    return model, torch.randn(32, 3, 8, 8), []
+
+
+def toy_flat() -> tuple[nn.Module, Tensor, list[nx.Mutation]]:
+    """A convolution of 4 channels and a linear layer on 8x8 images, 32 at a time."""
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+    return model, torch.randn(32, 3, 8, 8), []
+
+
+MODELS = {
+    "resnet18": resnet18,
+    "vit_tiny": vit_tiny,
+    "gpt2_tiny": gpt2_tiny,
+    "seed resnet": seed_network,
+    "toy separable": toy_separable,
+    "toy flat": toy_flat,
+}
 
 
 def rows_of(name: str, kind: str, device: torch.device) -> list[dict[str, Any]]:
