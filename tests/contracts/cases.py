@@ -7,15 +7,11 @@ from contracts.networks import NETWORKS, batch, build
 from neuroexapt.graph import trace
 from neuroexapt.surgery import MUTATIONS, Mutation, candidates
 
-MADE_OF_OTHERS = ("ExpandBottleneck", "HybridDivision")  # what they plan is planned by other kinds
-
 
 def _cases(name: str) -> list[tuple[str, Mutation]]:
-    """Every axis that can be widened, and of the other kinds the last place; compositions on every third network."""
+    """Every axis that can be widened, and of the other kinds the last place."""
     found = candidates(trace(build(name), batch(), objective))
     by_kind = {kind: [m for m in found if type(m).__name__ == kind] for kind in MUTATIONS}
-    if list(NETWORKS).index(name) % 3:
-        by_kind = {kind: of_kind for kind, of_kind in by_kind.items() if kind not in MADE_OF_OTHERS}
     kept = [m for kind, of_kind in by_kind.items() for m in (of_kind if kind == "Widen" else of_kind[-1:])]
     return [(name, mutation) for mutation in kept]
 

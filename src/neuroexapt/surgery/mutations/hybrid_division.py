@@ -72,12 +72,12 @@ class HybridDivision(Mutation):
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Plans part after part, each on the structure that is there by then."""
         plans: list[Plan] = []
-        model, now = structure_of(graph.model), graph
+        model, inputs = structure_of(graph.model), graph.inputs.to(torch.device("meta"))
         for part in self.parts:
+            now = trace(model, inputs) if plans else graph
             plans.append(part.plan(now, generator))
             write(model, (), plans[-1], UndoLog())
-            now = trace(model, graph.inputs.to(torch.device("meta")))
-        added = now.cost.num_parameters - graph.cost.num_parameters
+        added = sum(p.numel() for p in model.parameters()) - graph.cost.num_parameters
         if added > self.max_parameters:
             raise SurgeryError(
                 f"{self.place}: the parts add {added:,} parameters, allowed are {self.max_parameters:,}. "
