@@ -11,29 +11,17 @@ from torch.optim import SGD
 from contracts.state import raw
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import SurgeryError, TrainingError
-from neuroexapt.events import Event, FanOut, ProposalMade, VerdictReached
+from neuroexapt.events import FanOut, ProposalMade, VerdictReached
 from neuroexapt.morphogenesis import Morphogenesis
 from neuroexapt.surgery import AddPooling, Widen
+from train.tiny import Record
 
 INPUTS = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TARGETS = torch.arange(8) % 2
 HALVED = AddPooling(site="1", variant="downsample")
 
 
-class Told:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def send(self, event: Event) -> None:
-        self.events.append(event)
-
-    def rewind(self, num_events: int) -> None:
-        del self.events[num_events:]
-
-
-def engine(sink: Told | None = None) -> Morphogenesis:
+def engine(sink: Record | None = None) -> Morphogenesis:
     torch.manual_seed(1)
     layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
@@ -61,7 +49,7 @@ def size_of_map(of: Morphogenesis) -> int:
 
 @pytest.mark.parametrize(("trial_loss", "is_kept"), [(0.1, True), (0.9, False)])
 def test_an_edit_that_declares_its_change_is_tried_and_judged(trial_loss: float, is_kept: bool) -> None:
-    told = Told()
+    told = Record()
     running, left_alone = engine(told), engine()
     running.propose(HALVED)
     for loss in (0.5, trial_loss):

@@ -17,10 +17,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from contracts.state import fingerprint, raw
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import CheckpointError, ConfigError, SurgeryError, TrainingError
-from neuroexapt.events import Event, MutationApplied, ProposalMade, VerdictReached
+from neuroexapt.events import MutationApplied, ProposalMade, VerdictReached
 from neuroexapt.morphogenesis import Morphogenesis, Snapshot
 from neuroexapt.morphogenesis.assay import assay
 from neuroexapt.surgery import Patch, candidates
+from train.tiny import Record
 
 INPUTS = torch.randn(24, 5, generator=torch.Generator().manual_seed(0))
 TARGETS = (INPUTS[:, 0] * INPUTS[:, 1] > 0).long()
@@ -45,17 +46,6 @@ class Net(nn.Module):
         return self.second(self.drop(torch.relu(self.norm(self.first(x)))))
 
 
-class Sink:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def send(self, event: Event) -> None:
-        self.events.append(event)
-
-    def rewind(self, num_events: int) -> None:
-        del self.events[num_events:]
-
-
 def train_step(model: nn.Module, optimizer: Optimizer, inputs: Tensor, targets: Tensor) -> float:
     optimizer.zero_grad()
     loss = F.cross_entropy(model(inputs), targets)
@@ -75,9 +65,9 @@ def validation_loss(model: nn.Module) -> float:
 class Loop:
     """A plain loop, as a user would write it."""
 
-    def __init__(self, sink: Sink | None = None, lr: float = 0.05, **settings: Any) -> None:
+    def __init__(self, sink: Record | None = None, lr: float = 0.05, **settings: Any) -> None:
         torch.manual_seed(1)
-        self.sink = sink or Sink()
+        self.sink = sink or Record()
         self.model = Net().train()
         self.optimizer = SGD(self.model.parameters(), lr=lr, momentum=0.9)
         self.scheduler = LambdaLR(self.optimizer, lambda epoch: 0.97**epoch)

@@ -6,6 +6,7 @@ training step of it is run on fakes while the bytes of all storages that are ali
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -23,6 +24,8 @@ from neuroexapt.surgery.checking.structure import structure_of
 from neuroexapt.surgery.plan import Plan
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +155,11 @@ class Prospect:
         """Runs forward and backward in train mode; in eval mode where the user's forward only works there."""
         try:
             return self._run(training=True)
-        except Exception:  # the user's code in train mode; what it says in eval mode is the message
-            pass
+        except MemoryError:
+            raise
+        except Exception as error:  # the edge to the user's code: a forward may work in eval mode only
+            name = type(self._structure).__name__
+            logger.info("%s: forecast in eval mode, since train mode failed: %s", name, error)
         try:
             return self._run(training=False)
         except Exception as error:  # the edge to the user's code: its own error is the message
