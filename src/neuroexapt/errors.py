@@ -57,3 +57,7 @@ class OutOfMemoryError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """Too many batches in a row gave a loss or gradient that is NaN or infinite."""
+
+
+class NonFiniteActivationError(NeuroExaptError):
+    """An activation or a gradient inside the model is NaN or infinite; the message names the layer."""

@@ -103,7 +103,13 @@ def test_calibration_is_the_mean_ratio_with_a_prior_of_one() -> None:
 
 def candidate(place: str, value: float | None = None, flops: int = 100, kind: str = "Widen") -> Assay:
     mutation = MUTATIONS["Widen"](axis=place, to=9) if kind == "Widen" else MUTATIONS["InsertLayer"](site=place)
-    evidence = None if value is None else Evidence(value, 0.1, 64, 32)
+    evidence = (
+        None
+        if value is None
+        else Evidence(
+            value=value, spread=0.1, low=value, high=value, num_samples=64, estimator="gradient norm", num_bytes=32
+        )
+    )
     return Assay(mutation, f"{kind} {place}", 10, flops, evidence)
 
 

@@ -8,33 +8,16 @@ upwards by the noise, so it is estimated by products of different batches only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.errors import InputError, NonFiniteLossError
 from neuroexapt.graph import in_mode, slots_holding
 
 MAX_BYTES = 16 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A measured quantity.
-
-    Attributes:
-        value: The estimate; may be negative where there is nothing but noise.
-        spread: Its standard error (jackknife over batches).
-        num_samples: Samples that it was read from.
-        num_bytes: Memory that the estimator held.
-    """
-
-    value: float
-    spread: float
-    num_samples: int
-    num_bytes: int
 
 
 def gradient_evidence(
@@ -83,7 +66,15 @@ def gradient_evidence(
     if len(rows) < 2:
         raise InputError(f"evidence: found {len(rows)} batches, needed at least 2: one alone cannot show its noise.")
     value, spread = _unbiased_square_norm(torch.stack(rows))
-    return Evidence(value, spread, num_samples, len(rows) * num_entries * 4)
+    return Evidence(
+        value=value,
+        spread=spread,
+        low=value - 2 * spread,
+        high=value + 2 * spread,
+        num_samples=num_samples,
+        estimator="gradient norm",
+        num_bytes=len(rows) * num_entries * 4,
+    )
 
 
 Chosen = Mapping[str, tuple[nn.Parameter, Tensor | None]]  # with the mask of the entries that count

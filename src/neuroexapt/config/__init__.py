@@ -3,6 +3,7 @@
 from neuroexapt.config.files import apply_overrides, from_json, load_config, put, to_json
 from neuroexapt.config.settings import (
     DataConfig,
+    EvidenceConfig,
     GrowConfig,
     ModelConfig,
     MorphogenesisConfig,
@@ -11,6 +12,7 @@ from neuroexapt.config.settings import (
 
 __all__ = [
     "DataConfig",
+    "EvidenceConfig",
     "GrowConfig",
     "ModelConfig",
     "MorphogenesisConfig",

@@ -95,6 +95,15 @@ class MorphogenesisConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class EvidenceConfig:
+    """How much is read to see where a network is short of capacity, and what that may cost."""
+
+    num_samples: Annotated[int, Field(ge=16)] = 256  # samples that every layer is read from, as far as bytes allow
+    max_bytes_per_layer: PositiveInt = 16 << 20  # for the rows of one layer and the workspace of an estimator
+    estimators: tuple[str, ...] | None = None  # which are run, or null for all
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class GrowConfig:
     """Everything that ``neuroexapt grow`` reads."""
 

@@ -1,0 +1,77 @@
+"""Standard errors and intervals from independent rows.
+
+The delete-a-group jackknife (Kott 2001; Efron & Stein 1981): the estimate is repeated without each of G equal groups of
+rows, and the spread of the repetitions tells the spread of the whole, for any smooth statistic of the rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from neuroexapt.analysis.estimators.base import Value
+
+GROUPS = 20
+# Student's t, 97.5 %: with the degrees of freedom that the groups leave
+_T_QUANTILES = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145]
+_T_QUANTILES += [2.131, 2.120, 2.110, 2.101, 2.093, 2.086]
+
+
+def t_quantile(degrees_of_freedom: int) -> float:
+    """Returns the 97.5 % quantile of Student's t, from a table up to 20 and by an expansion beyond."""
+    if degrees_of_freedom < 1:
+        return math.inf
+    if degrees_of_freedom <= len(_T_QUANTILES):
+        return _T_QUANTILES[degrees_of_freedom - 1]
+    z, v = 1.959964, degrees_of_freedom
+    return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+
+
+def groups_of(num_rows: int, num_groups: int = GROUPS) -> list[Tensor]:
+    """Returns, for each group, the rows that stay when it is left out: int64 indices; groups are interleaved."""
+    count = min(num_groups, num_rows)
+    rows = torch.arange(num_rows)
+    return [rows[rows % count != group] for group in range(count)]
+
+
+def jackknife(
+    statistic: Callable[[Tensor], float],
+    num_rows: int,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    num_groups: int = GROUPS,
+) -> Value:
+    """Estimates a statistic with its interval.
+
+    Args:
+        statistic: Of the rows with these indices; finite.
+        num_rows: How many rows there are.
+        low: The true value is never below; value and interval are clipped there.
+        high: Nor above.
+        num_groups: Repetitions; fewer where there are fewer rows.
+    """
+    whole = statistic(torch.arange(num_rows))
+    repeated = torch.tensor([statistic(kept) for kept in groups_of(num_rows, num_groups)], dtype=torch.float64)
+    count = len(repeated)
+    spread = math.sqrt((count - 1) / count * float((repeated - repeated.mean()).square().sum()))
+    return interval(whole, spread, count - 1, low=low, high=high)
+
+
+def interval(
+    value: float, spread: float, degrees_of_freedom: int, *, low: float = -math.inf, high: float = math.inf
+) -> Value:
+    """Returns the value with its Student interval, clipped to what is possible."""
+    reach = t_quantile(degrees_of_freedom) * spread
+    clipped = min(max(value, low), high)
+    return Value(clipped, spread, min(max(value - reach, low), clipped), max(min(value + reach, high), clipped))
+
+
+def mean_of(values: Tensor, *, low: float = -math.inf, high: float = math.inf) -> Value:
+    """Returns the mean of independent numbers ``[n]`` with its interval."""
+    count = len(values)
+    spread = float(values.double().std()) / math.sqrt(count) if count > 1 else math.inf
+    return interval(float(values.double().mean()), spread, count - 1, low=low, high=high)
