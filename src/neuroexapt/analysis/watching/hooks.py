@@ -43,7 +43,7 @@ class _Tap(torch.autograd.Function):
 class Watch:
     """Fills the rows of some layers while batches run.
 
-    Memory besides the rows: one chunk of temporaries (1 MiB, or one sample where that is larger), and references to
+    Memory besides the rows: one chunk of temporaries (2 MiB, or one sample where that is larger), and references to
     activations that autograd holds anyway, until the backward pass has been there.
 
     Args:

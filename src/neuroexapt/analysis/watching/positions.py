@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from neuroexapt.analysis.watching.layers import WeightLayer, is_linear
 
-CHUNK_BYTES = 1 << 20  # of temporary tensors
+CHUNK_BYTES = 2 << 20  # of temporary tensors
 
 
 def by_position(tensor: Tensor, layer: nn.Module, num_samples: int, units: int) -> Tensor:
@@ -45,7 +45,7 @@ def chunks(count: int, bytes_each: int) -> Iterator[slice]:
 
 def unit_range(tensor: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the smallest and largest value of each unit of ``[N, units, positions]``."""
-    return tensor.amin((0, 2)), tensor.amax((0, 2))
+    return tensor.amin(2).amin(0), tensor.amax(2).amax(0)  # in two steps: much faster than (0, 2) at once
 
 
 def grid_mean(tensor: Tensor, size: Sequence[int]) -> Tensor:

@@ -37,13 +37,23 @@ def count_sketch(purpose: str, rows: Tensor, width: int) -> Tensor:
     size = rows.shape[-1]
     if size <= width:
         return rows
-    words = hashed(purpose, np.arange(size, dtype=np.uint64))
-    buckets = torch.from_numpy(((words >> np.uint64(1)) % np.uint64(width)).astype(np.int64)).to(rows.device)
-    signs = torch.from_numpy(np.where(words & np.uint64(1), 1.0, -1.0)).to(rows.device, rows.dtype)
+    buckets, signs = _buckets(purpose, size, width)
     result = rows.new_zeros(*rows.shape[:-1], width)
-    return result.index_add_(-1, buckets, rows * signs)
+    return result.index_add_(-1, buckets.to(rows.device), rows * signs.to(rows))
 
 
 def sketch_matrix(purpose: str, size: int, width: int) -> Tensor:
     """Returns the same projection as a matrix, float32 ``[width, size]``; the identity where ``size <= width``."""
-    return count_sketch(purpose, torch.eye(size), width).T.contiguous()
+    if size <= width:
+        return torch.eye(size)
+    buckets, signs = _buckets(purpose, size, width)
+    result = torch.zeros(width, size)
+    result[buckets, torch.arange(size)] = signs
+    return result
+
+
+def _buckets(purpose: str, size: int, width: int) -> tuple[Tensor, Tensor]:
+    """The bucket and the sign of every coordinate."""
+    words = hashed(purpose, np.arange(size, dtype=np.uint64))
+    buckets = torch.from_numpy(((words >> np.uint64(1)) % np.uint64(width)).astype(np.int64))
+    return buckets, torch.from_numpy(np.where(words & np.uint64(1), np.float32(1.0), np.float32(-1.0)))
