@@ -3,6 +3,19 @@
 from __future__ import annotations
 
 from neuroexapt.analysis.estimators.base import Estimator
+from neuroexapt.analysis.estimators.context import Context
+from neuroexapt.analysis.estimators.expressivity import Expressivity
+from neuroexapt.analysis.estimators.gradient_noise import GradientNoise
 from neuroexapt.analysis.estimators.saturation import Saturation
+from neuroexapt.analysis.estimators.sensitivity import Sensitivity
 
-ESTIMATORS: dict[str, Estimator] = {e.name: e for e in (Saturation(),)}
+ESTIMATORS: dict[str, Estimator] = {
+    e.name: e
+    for e in (
+        Saturation(),
+        GradientNoise(),
+        Sensitivity(),
+        Expressivity(),
+        Context(),
+    )
+}
