@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from neuroexapt.analysis.estimators import ESTIMATORS, Estimator
+from neuroexapt.analysis.estimators.label_probe import LabelInformation
 from neuroexapt.analysis.evidence import Evidence
+from neuroexapt.analysis.information_loss import EdgeEvidence, information_loss
 from neuroexapt.analysis.watching import LayerSample, Watched, WatchedLayer, watch, watched_layers
 from neuroexapt.analysis.watching.watch import LossFunction
 from neuroexapt.config import EvidenceConfig
@@ -71,6 +73,8 @@ class ModelEvidence:
         num_samples: The most that any layer was read from.
         num_bytes: Rows of all layers and the largest workspace.
         flops: Of the forward and backward passes.
+        edges: What is lost about the label from each layer to each successor, where ``label_probe`` knows of
+            both.
         notes: What the user should know: layers that are not watched, and what was done about big activations.
     """
 
@@ -78,6 +82,7 @@ class ModelEvidence:
     num_samples: int
     num_bytes: int
     flops: int
+    edges: tuple[EdgeEvidence, ...] = ()
     notes: tuple[str, ...] = ()
 
     def layer(self, path: str) -> LayerEvidence:
@@ -99,6 +104,7 @@ class ModelEvidence:
             "num_samples": self.num_samples,
             "num_bytes": self.num_bytes,
             "flops": self.flops,
+            "edges": [edge.to_json() for edge in self.edges],
             "notes": list(self.notes),
         }
 
@@ -106,7 +112,8 @@ class ModelEvidence:
     def from_json(record: dict[str, Any]) -> ModelEvidence:
         """Rebuilds what ``to_json`` returned."""
         layers = tuple(LayerEvidence.from_json(layer) for layer in record["layers"])
-        return ModelEvidence(**{**record, "layers": layers, "notes": tuple(record["notes"])})
+        edges = tuple(EdgeEvidence.from_json(edge) for edge in record["edges"])
+        return ModelEvidence(**{**record, "layers": layers, "edges": edges, "notes": tuple(record["notes"])})
 
 
 def measure_evidence(
@@ -159,6 +166,7 @@ def measure_evidence(
         for layer in layers
         if layer.path in watched.samples
     )
+    tells_labels = any(isinstance(e, LabelInformation) for e in estimators)
     used = [e.num_bytes for layer in found for e in layer.values.values()]
     held = {path: sample.num_bytes for path, sample in watched.samples.items()}
     return ModelEvidence(
@@ -166,6 +174,7 @@ def measure_evidence(
         num_samples=max(map(len, watched.samples.values()), default=0),
         num_bytes=sum(held.values()) + max(used, default=0),
         flops=watched.flops,
+        edges=information_loss(layers, watched.samples, config.max_bytes_per_layer) if tells_labels else (),
         notes=(*_notes(watched), *(f"{path}: not watched: it {why}" for path, why in left_out.items())),
     )
 

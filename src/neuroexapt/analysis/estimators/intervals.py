@@ -70,8 +70,11 @@ def interval(
     return Value(clipped, spread, min(max(value - reach, low), clipped), max(min(value + reach, high), clipped))
 
 
+def standard_error(values: Tensor) -> float:
+    """Returns that of the mean of independent numbers ``[n]``; infinite for a single one."""
+    return float(values.double().std()) / math.sqrt(len(values)) if len(values) > 1 else math.inf
+
+
 def mean_of(values: Tensor, *, low: float = -math.inf, high: float = math.inf) -> Value:
     """Returns the mean of independent numbers ``[n]`` with its interval."""
-    count = len(values)
-    spread = float(values.double().std()) / math.sqrt(count) if count > 1 else math.inf
-    return interval(float(values.double().mean()), spread, count - 1, low=low, high=high)
+    return interval(float(values.double().mean()), standard_error(values), len(values) - 1, low=low, high=high)

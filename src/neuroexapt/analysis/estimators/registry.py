@@ -6,6 +6,8 @@ from neuroexapt.analysis.estimators.base import Estimator
 from neuroexapt.analysis.estimators.context import Context
 from neuroexapt.analysis.estimators.expressivity import Expressivity
 from neuroexapt.analysis.estimators.gradient_noise import GradientNoise
+from neuroexapt.analysis.estimators.info_nce import InfoNCE
+from neuroexapt.analysis.estimators.label_probe import LabelInformation
 from neuroexapt.analysis.estimators.saturation import Saturation
 from neuroexapt.analysis.estimators.sensitivity import Sensitivity
 
@@ -17,5 +19,7 @@ ESTIMATORS: dict[str, Estimator] = {
         Sensitivity(),
         Expressivity(),
         Context(),
+        LabelInformation(),
+        InfoNCE(),
     )
 }
