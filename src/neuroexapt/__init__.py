@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neuroexapt.config import DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig
+    from neuroexapt.analysis import BottleneckReport, Evidence, ModelEvidence, bottlenecks, measure_evidence
+    from neuroexapt.config import DataConfig, EvidenceConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig
     from neuroexapt.graph import ModelGraph, trace
     from neuroexapt.morphogenesis import Morphogenesis
     from neuroexapt.surgery import (
@@ -45,8 +46,11 @@ __all__ = [
     "AddPooling",
     "AddRegularization",
     "AddResidual",
+    "BottleneckReport",
     "Budget",
     "DataConfig",
+    "Evidence",
+    "EvidenceConfig",
     "ExpandBottleneck",
     "Forecast",
     "GrowConfig",
@@ -54,6 +58,7 @@ __all__ = [
     "InsertLayer",
     "Lineage",
     "ModelConfig",
+    "ModelEvidence",
     "ModelGraph",
     "Morphogenesis",
     "MorphogenesisConfig",
@@ -70,8 +75,10 @@ __all__ = [
     "Trainer",
     "Widen",
     "__version__",
+    "bottlenecks",
     "candidates",
     "load_checkpoint",
+    "measure_evidence",
     "replay",
     "save_checkpoint",
     "select_units",
@@ -79,7 +86,15 @@ __all__ = [
 ]
 
 _ROOMS = {
-    "neuroexapt.config": ("DataConfig", "GrowConfig", "ModelConfig", "MorphogenesisConfig", "TrainConfig"),
+    "neuroexapt.analysis": ("BottleneckReport", "Evidence", "ModelEvidence", "bottlenecks", "measure_evidence"),
+    "neuroexapt.config": (
+        "DataConfig",
+        "EvidenceConfig",
+        "GrowConfig",
+        "ModelConfig",
+        "MorphogenesisConfig",
+        "TrainConfig",
+    ),
     "neuroexapt.graph": ("ModelGraph", "trace"),
     "neuroexapt.morphogenesis": ("Morphogenesis",),
     "neuroexapt.surgery": (

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from neuroexapt.config import MorphogenesisConfig, TrainConfig
+from neuroexapt.analysis import measure_evidence
+from neuroexapt.config import EvidenceConfig, MorphogenesisConfig, TrainConfig
 from neuroexapt.errors import NonFiniteLossError
 from neuroexapt.events import event_to_json
 from neuroexapt.train import Trainer
@@ -48,6 +49,7 @@ GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_bytes": (1, {}),
     "evidence_samples": (64, {}),
 }
+EVIDENCE: dict[str, Any] = {"num_samples": 32, "max_bytes_per_layer": 3000, "estimators": ()}
 
 
 @cache
@@ -62,6 +64,18 @@ def told(train: tuple[tuple[str, Any], ...], growth: tuple[tuple[str, Any], ...]
 def test_every_field_is_in_the_tables_above() -> None:
     assert TRAIN.keys() == {f.name for f in fields(TrainConfig)} - {"max_bad_batches"}
     assert GROWTH.keys() == {f.name for f in fields(MorphogenesisConfig)}
+    assert EVIDENCE.keys() == {f.name for f in fields(EvidenceConfig)}
+
+
+@pytest.mark.parametrize("name", EVIDENCE)
+def test_every_setting_of_evidence_changes_what_is_measured(name: str) -> None:
+    split = data().train
+    batches = [(split.images[:64].float(), split.labels[:64])]
+    default, other = (
+        measure_evidence(network(), batches, config=EvidenceConfig(**settings))
+        for settings in ({"estimators": ("saturation",)}, {"estimators": ("saturation",), name: EVIDENCE[name]})
+    )
+    assert default.layers != other.layers
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ class Architecture:
         input_shape: Channels, height and width of an image.
         num_classes: Of its head.
         lineage: How it grew from its seed network.
+        config: Of the run that it comes from.
+        fingerprint: Of the data of that run.
     """
 
     model: nn.Module
@@ -38,6 +40,8 @@ class Architecture:
     input_shape: tuple[int, int, int]
     num_classes: int
     lineage: Lineage
+    config: GrowConfig | None = None
+    fingerprint: str = ""
 
     @property
     def inputs(self) -> torch.Tensor:
@@ -86,8 +90,15 @@ def from_checkpoint(path: Path) -> Architecture:
     )
     example = torch.zeros(BATCH_SIZE, channels, height, width)
     grown = load_grown(path, model, example, torch.device("cpu"))
-    lineage = Lineage.from_json(state["engine"]["lineage"])
-    return Architecture(grown, config.model, (channels, height, width), state["num_classes"], lineage)
+    return Architecture(
+        grown,
+        config.model,
+        (channels, height, width),
+        state["num_classes"],
+        Lineage.from_json(state["engine"]["lineage"]),
+        config,
+        state["data"],
+    )
 
 
 def from_function(target: str, input_shape: tuple[int, int, int], num_classes: int) -> Architecture:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from neuroexapt.cli.anatomy_diff import difference_table, totals_of
 from neuroexapt.cli.architecture import Architecture, architecture, from_function
+from neuroexapt.cli.picture import check_place, run_folder_of
 from neuroexapt.errors import InputError
 from neuroexapt.graph import difference
 from neuroexapt.report import save_difference
@@ -19,7 +20,6 @@ from neuroexapt.surgery.checking.structure import structure_of
 
 PICTURE = "diff.png"
 WIDE = 120  # columns from which two values stand in one line
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def show_difference(options: argparse.Namespace, console: Console) -> None:
@@ -29,8 +29,8 @@ def show_difference(options: argparse.Namespace, console: Console) -> None:
         InputError: One of the two cannot be read, or the picture cannot be written; nothing has been.
     """
     names: list[str] = options.diff
-    place = options.out or _beside(Path(names[1])) / PICTURE
-    is_there = _check_place(place)
+    place = options.out or run_folder_of(Path(names[1])) / PICTURE
+    is_there = check_place(place)
     first, second = _both(names, options)
     found = difference(first.graph(), second.graph())
     labels = _labels(names)
@@ -75,30 +75,3 @@ def edits_between(first: Architecture, second: Architecture) -> list[str]:
 def _labels(names: list[str]) -> tuple[str, str]:
     first, second = (Path(name).name if Path(name).exists() else name for name in names)
     return (first, second) if first != second else (f"A: {first}", f"B: {second}")
-
-
-def _beside(target: Path) -> Path:
-    """The folder of the run that a target belongs to, or else the current one."""
-    if (target / "checkpoints").is_dir():
-        return target
-    return target.parent.parent if target.is_dir() and target.parent.name == "checkpoints" else Path()
-
-
-def _check_place(place: Path) -> bool:
-    """Says whether a picture is there already.
-
-    Raises:
-        InputError: The place is not one for a picture.
-    """
-    if place.suffix.lower() != ".png":
-        raise InputError(f"{place}: found the ending {place.suffix!r}, needed .png. Give another --out.")
-    if not place.parent.is_dir():
-        raise InputError(f"{place}: found no folder {place.parent}, needed one. Make it, or give another --out.")
-    if place.is_dir():
-        raise InputError(f"{place}: found a folder, needed the name of a file. Give another --out.")
-    if not place.exists():
-        return False
-    with place.open("rb") as file:
-        if file.read(len(_SIGNATURE)) != _SIGNATURE:
-            raise InputError(f"{place}: found a file that is no PNG picture, needed a free name. Give another --out.")
-    return True

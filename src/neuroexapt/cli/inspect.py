@@ -1,4 +1,4 @@
-"""``neuroexapt inspect``: what a model is, what can be done to each part of it, and how two models differ."""
+"""``neuroexapt inspect``: what a model is, what can be done to it, where it is short, and how two models differ."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from neuroexapt.cli.anatomy import group_table, layer_table, totals
 from neuroexapt.cli.architecture import DEFAULT_CLASSES, architecture
 from neuroexapt.cli.arguments import whole_number
 from neuroexapt.cli.diff import show_difference
+from neuroexapt.cli.evidence import show_evidence
+from neuroexapt.config import EvidenceConfig
 
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
 MAX_PIXELS = 1 << 24  # of one input, channels included
@@ -22,9 +24,10 @@ def add_parser(commands: Any) -> None:
     """Adds the command."""
     parser = commands.add_parser(
         "inspect",
-        help="show layers, channel groups and possible edits, or what changed between two architectures",
+        help="show layers, channel groups and possible edits, where a network is short, or what changed",
         description="Show what a model is made of, which parameter slices must change together (channel groups), "
-        "what can be done to each, and why not. Or, with --diff, what changed between two architectures.",
+        "what can be done to each, and why not. Or, with --evidence, where a trained network is short of capacity. "
+        "Or, with --diff, what changed between two architectures.",
     )
     parser.add_argument(
         "target",
@@ -39,11 +42,13 @@ def add_parser(commands: Any) -> None:
         help="compare two of them, layer by layer, as a table and a picture; a model beside a checkpoint is built "
         "for the checkpoint's data (default: no comparison)",
     )
+    _add_evidence(parser)
     parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.png",
-        help="where the picture of A beside B goes (default: diff.png in the folder of run B, or in the current one)",
+        help="where the picture of the comparison or of the evidence goes (default: diff.png in the folder of run B, "
+        "evidence.png in the folder of RUN, or in the current one)",
     )
     parser.add_argument(
         "--input",
@@ -57,16 +62,40 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_evidence(parser: Any) -> None:
+    parser.add_argument(
+        "--evidence",
+        action="store_true",
+        help="measure every layer of a RUN or CHECKPOINT on the training data of its run, and say which need more "
+        "units (wider), depth (deeper), another path, attention, or less; gives a table, a picture, and evidence.json, "
+        "from which the next call knows what stood out (default: no measuring)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=_count,
+        metavar="N",
+        help="training samples to read as evidence, at least 16 (default: evidence.num_samples of the run, "
+        f"{EvidenceConfig().num_samples} if it does not say)",
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Prints totals, layers and groups, or the difference."""
     if (options.target is None) == (options.diff is None):
         options.parser.error("needed one RUN, CHECKPOINT or MODEL, or --diff A B")
-    if options.out is not None and options.diff is None:
-        options.parser.error("argument --out: needed --diff A B, whose picture it is")
+    if options.out is not None and options.diff is None and not options.evidence:
+        options.parser.error("argument --out: needed --diff A B or --evidence, whose picture it is")
+    if options.evidence and options.diff is not None:
+        options.parser.error("argument --evidence: needed a RUN or CHECKPOINT, not --diff")
+    if options.samples is not None and (options.samples < 16 or not options.evidence):
+        options.parser.error("argument --samples: needed at least 16, with --evidence")
     terminal = Console()
     console = terminal if terminal.is_terminal else Console(width=WIDTH_OF_FILES)
     if options.diff is not None:
         show_difference(options, console)
+        return 0
+    if options.evidence:
+        show_evidence(options, console)
         return 0
     graph = architecture(options.target, options).graph()
     console.print(totals(graph), highlight=False)

@@ -113,3 +113,4 @@ class GrowConfig:
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     morphogenesis: MorphogenesisConfig = Field(default_factory=MorphogenesisConfig)
+    evidence: EvidenceConfig = Field(default_factory=EvidenceConfig)

@@ -13,11 +13,12 @@ from neuroexapt.report.summary import GrowthEvent, RunSummary, summarize
 
 if TYPE_CHECKING:
     from neuroexapt.report.html import write_report
-    from neuroexapt.report.plots import save_difference, save_plots
+    from neuroexapt.report.plots import save_difference, save_evidence, save_plots
 
 _ON_FIRST_USE = {
     "write_report": "neuroexapt.report.html",
     "save_difference": "neuroexapt.report.plots",
+    "save_evidence": "neuroexapt.report.plots",
     "save_plots": "neuroexapt.report.plots",
 }
 
@@ -28,6 +29,7 @@ __all__ = [
     "headline",
     "read_journal",
     "save_difference",
+    "save_evidence",
     "save_plots",
     "summarize",
     "write_report",

@@ -7,11 +7,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from neuroexapt.analysis import BottleneckReport, ModelEvidence
 from neuroexapt.graph import Difference
 from neuroexapt.report.atomic import write_atomically
 from neuroexapt.report.plots.curves import plot_curves
 from neuroexapt.report.plots.difference import plot_difference
 from neuroexapt.report.plots.gains import plot_gains
+from neuroexapt.report.plots.needs import plot_needs
 from neuroexapt.report.plots.structure import plot_structure
 from neuroexapt.report.summary import RunSummary
 
@@ -38,6 +40,11 @@ def save_plots(summary: RunSummary, folder: Path) -> dict[str, Path]:
 def save_difference(found: Difference, first: str, second: str, path: Path) -> None:
     """Writes the picture of two architectures, called ``first`` and ``second``, as PNG."""
     _save(plot_difference(found, first, second), path)
+
+
+def save_evidence(evidence: ModelEvidence, report: BottleneckReport, name: str, path: Path) -> None:
+    """Writes the picture of a network, called ``name``, coloured by what it needs, as PNG."""
+    _save(plot_needs(evidence, report, name), path)
 
 
 def _save(figure: Figure, path: Path) -> None:
