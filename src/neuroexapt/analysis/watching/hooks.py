@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, is_linear
+from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, is_linear, num_groups
 from neuroexapt.analysis.watching.positions import at, by_position, chunks, grid_mean, inputs_at, unit_range
 from neuroexapt.analysis.watching.sample import GRADIENTS, INPUTS, POOLED, Rows
 from neuroexapt.analysis.watching.sketches import Words, chosen_positions, count_sketch
@@ -60,6 +60,7 @@ class Watch:
         self._samples: Words = np.zeros(0, dtype=np.uint64)
         self._start = self._batch = 0
         self._ran: set[tuple[str, str]] = set()
+        self._answered: set[tuple[str, str]] = set()
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -87,6 +88,12 @@ class Watch:
         """
         self._samples, self._start, self._batch = samples, start, batch_size
         self._ran.clear()
+
+    def unanswered(self, path: str) -> dict[str, str]:
+        """Returns the views of a layer that no gradient has filled, with the reason."""
+        views = {"units": ("relevance",), "outputs": ("inputs", "gradients", "weight_gradients")}
+        without = [view for where, names in views.items() if (path, where) not in self._answered for view in names]
+        return dict.fromkeys(without, f"{path}: no gradient of the loss reaches it")
 
     def _count(self, path: str) -> int:
         """How many samples of this batch a layer still has room for."""
@@ -145,6 +152,7 @@ class Watch:
 
     def _weigh(self, layer: WatchedLayer, holder: nn.Module, held: Tensor, version: int, gradient: Tensor) -> None:
         """Records activation times gradient, a sample's own."""
+        self._answered.add((layer.path, "units"))
         rows, count = self._rows[layer.path], self._count(layer.path)
         if held._version != version:
             rows.lost["relevance"] = f"{layer.reader or layer.path}: its input was written over before the backward"
@@ -159,13 +167,14 @@ class Watch:
         self, layer: WatchedLayer, module: WeightLayer, given: Tensor | None, version: int | None, gradient: Tensor
     ) -> None:
         """Records the gradient at a layer's own output, its inputs there, and the gradient of its weight."""
+        self._answered.add((layer.path, "outputs"))
         check_finite(layer.path, "gradient", gradient)
         rows, count = self._rows[layer.path], self._count(layer.path)
         flat = by_position(gradient, module, self._batch, layer.width)[:count]
         positions = chosen_positions(f"{self._seed} outputs {layer.path}", self._samples[:count], flat.shape[2])
         purpose = f"{self._seed} {layer.path}"
         if "gradients" in rows.views:
-            found = at(flat, positions).float() * self._batch
+            found = at(flat, positions)[:, : layer.width // num_groups(module)].float() * self._batch
             rows.put("gradients", self._start, count_sketch(f"{purpose} gradients", found, GRADIENTS))
         if given is None or given._version != version:
             rows.lost |= dict.fromkeys(("inputs", "weight_gradients"), f"{layer.path}: its input was written over")
@@ -174,11 +183,8 @@ class Watch:
         given = given.detach()[: count * per_sample]
         if "inputs" in rows.views:
             size = () if is_linear(module) else gradient.shape[2:]
-            patches = inputs_at(module, given, size, positions)
-            if patches is None:
-                rows.lost["inputs"] = f"{layer.path}: it pads with something else than zeros"
-            else:
-                rows.put("inputs", self._start, count_sketch(f"{purpose} inputs", patches.float(), INPUTS))
+            patches = inputs_at(module, given, size, positions).float()
+            rows.put("inputs", self._start, count_sketch(f"{purpose} inputs", patches, INPUTS))
         if "weight_gradients" in rows.views:
             part = gradient[: count * per_sample]
             found = weight_gradients(purpose, module, given, part, count)

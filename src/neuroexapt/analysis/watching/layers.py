@@ -113,6 +113,11 @@ def is_linear(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
+def num_groups(layer: WeightLayer) -> int:
+    """Returns the groups of a convolution; 1 for a linear layer."""
+    return 1 if isinstance(layer, nn.Linear) else layer.groups
+
+
 def on_device(model: nn.Module) -> torch.device:
     """Returns where the first parameter is."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroexapt.analysis.watching.layers import WeightLayer, is_linear
+from neuroexapt.analysis.watching.layers import Convolution, WeightLayer, is_linear
 
 CHUNK_BYTES = 2 << 20  # of temporary tensors
 
@@ -60,23 +60,21 @@ def grid_mean(tensor: Tensor, size: Sequence[int]) -> Tensor:
     return F.adaptive_avg_pool3d(tensor, (cells[0], cells[1], cells[2])).flatten(1)
 
 
-def inputs_at(layer: WeightLayer, inputs: Tensor, output_size: Sequence[int], positions: Tensor) -> Tensor | None:
+def inputs_at(layer: WeightLayer, inputs: Tensor, output_size: Sequence[int], positions: Tensor) -> Tensor:
     """Returns what the first row of the weight is multiplied with at one output position of each sample.
 
     Args:
         layer: Linear, or a convolution; of several groups the first is taken.
-        inputs: What it got.
+        inputs: What it got; the first dimension may hold several rows of each sample.
         output_size: Extents of its output map.
         positions: int64 ``[N]``, row-major.
 
     Returns:
-        ``[N, columns of the weight]``; ``None`` where the layer pads with something else than zeros.
+        ``[N, columns of the weight]``.
     """
     count = len(positions)
     if isinstance(layer, nn.Linear):
         return at(by_position(inputs, layer, count, inputs.shape[-1]), positions)
-    if layer.padding_mode != "zeros" or isinstance(layer.padding, str) or len(inputs) != count:
-        return None
     channels = layer.weight.shape[1]
     rest, is_inside, index = positions.clone(), torch.ones((), dtype=torch.bool), torch.zeros((), dtype=torch.int64)
     starts: list[Tensor] = []
@@ -84,13 +82,29 @@ def inputs_at(layer: WeightLayer, inputs: Tensor, output_size: Sequence[int], po
         starts.insert(0, rest % extent)
         rest = rest // extent
     for dim, start in enumerate(starts):
-        taps = torch.arange(layer.kernel_size[dim]) * int(layer.dilation[dim])
-        where = start[:, None] * int(layer.stride[dim]) - int(layer.padding[dim]) + taps  # [N, kernel]
         extent = inputs.shape[2 + dim]
+        where, is_real = _taps(layer, dim, start, extent)
         shape = (count, *(1 for _ in range(dim)), -1, *(1 for _ in range(len(starts) - dim - 1)))
-        index = index * extent + where.clamp(0, extent - 1).view(shape)
-        is_inside = is_inside & ((where >= 0) & (where < extent)).view(shape)
+        index, is_inside = index * extent + where.view(shape), is_inside & is_real.view(shape)
     flat, mask = index.flatten(1).to(inputs.device), is_inside.flatten(1).to(inputs.device)
     maps = inputs[:, :channels].flatten(2)
+    if len(inputs) != count:  # rows of one sample: ``rest`` is the one that the position is in
+        maps = maps[torch.arange(count, device=inputs.device) * (len(inputs) // count) + rest.to(inputs.device)]
     patches = maps.gather(2, flat[:, None].expand(-1, channels, -1)) * mask[:, None]
     return patches.flatten(1)
+
+
+def _taps(layer: Convolution, dim: int, start: Tensor, extent: int) -> tuple[Tensor, Tensor]:
+    """Where in a dimension of the input the taps for some outputs lie, and whether not on zeros: ``[N, kernel]``."""
+    size, dilation, padding = layer.kernel_size[dim], int(layer.dilation[dim]), layer.padding
+    named = dilation * (size - 1) // 2 if padding == "same" else 0
+    before = named if isinstance(padding, str) else int(padding[dim])
+    where = start[:, None] * int(layer.stride[dim]) - before + torch.arange(size) * dilation
+    is_inside = (where >= 0) & (where < extent)
+    if layer.padding_mode == "zeros":
+        return where.clamp(0, extent - 1), is_inside
+    if layer.padding_mode == "circular":
+        where = where % extent
+    elif layer.padding_mode == "reflect":
+        where = extent - 1 - (extent - 1 - where.abs()).abs()
+    return where.clamp(0, extent - 1), torch.ones_like(is_inside)

@@ -31,8 +31,9 @@ class LayerSample:
         pooled: float32 ``[n, <=64]``: the units averaged over a 2 x 2 grid of positions, projected.
         relevance: float32 ``[n, d]``: activation times gradient, summed over positions.
         inputs: float32 ``[n, <=128]``: what a row of the weight is multiplied with at one random output position.
-        gradients: float32 ``[n, <=64]``: gradient at the layer's own outputs, at that position.
-        weight_gradients: float32 ``[n, <=256]``: gradient of the weight, projected on both sides.
+        gradients: float32 ``[n, <=64]``: gradient at the layer's own outputs, at that position; those of the first
+            group, as the inputs are, where a convolution has several.
+        weight_gradients: float32 ``[n, <=256]``: gradient of the weight, projected on both sides; the bias is left out.
         targets: int64 ``[n]``: the class, where every sample has one.
         low: float32 ``[d]``: smallest activation of each unit at all positions.
         high: float32 ``[d]``: largest.

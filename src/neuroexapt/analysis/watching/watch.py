@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from neuroexapt.analysis.watching.gathering import everybodys, num_processes, rank
 from neuroexapt.analysis.watching.hooks import Watch, check_finite
-from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer
+from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, num_groups
 from neuroexapt.analysis.watching.sample import GRADIENTS, INPUTS, POOLED, LayerSample, Rows, Views
 from neuroexapt.analysis.watching.weight_gradients import weight_gradient_width
 from neuroexapt.errors import InputError
@@ -98,6 +98,7 @@ def watch(
     if not seen:
         raise InputError("evidence: found no batch, needed at least one of (inputs, targets). Pass batches of data.")
     for path, store in rows.items():
+        store.lost |= {view: why for view, why in hooks.unanswered(path).items() if view in store.views}
         if path not in hooks.largest:
             store.lost["features"] = "it did not run on these data as it did in the trace"
     kept = {path: store for path, store in rows.items() if "features" not in store.lost}
@@ -128,7 +129,7 @@ def _views(layer: WatchedLayer, module: nn.Module, wanted: frozenset[str]) -> Vi
         "pooled": POOLED,
         "relevance": layer.width,
         "inputs": min(layer.num_inputs, INPUTS),
-        "gradients": min(layer.width, GRADIENTS),
+        "gradients": min(layer.width // num_groups(module), GRADIENTS),
         "weight_gradients": weight_gradient_width(module),
     }
     return Views(features=layer.width, **{name: size for name, size in sizes.items() if name in wanted})

@@ -2,7 +2,8 @@
 
 With input patches X ``[positions, columns]`` and output gradients G ``[positions, rows]`` of one sample the gradient of
 the weight is ``G' X``; for projections A and B, ``A G' X B = (G A')' (X B)``, and ``X B`` is the layer itself run with
-the rows of ``B`` as its kernels. Squared norms are kept on average (``sketches.py``).
+the rows of ``B`` as its kernels. What the groups of a convolution give is projected once more. Squared norms are kept
+on average (``sketches.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuroexapt.analysis.watching.layers import WeightLayer
+from neuroexapt.analysis.watching.layers import WeightLayer, num_groups
 from neuroexapt.analysis.watching.positions import by_position, chunks
 from neuroexapt.analysis.watching.sample import WEIGHT_SIDE
 from neuroexapt.analysis.watching.sketches import count_sketch, sketch_matrix
@@ -19,8 +20,7 @@ from neuroexapt.analysis.watching.sketches import count_sketch, sketch_matrix
 
 def weight_gradient_width(layer: WeightLayer) -> int:
     """Returns how many numbers are kept of one sample's gradient."""
-    rows, columns = layer.weight.shape[0] // getattr(layer, "groups", 1), layer.weight[0].numel()
-    return min(rows, WEIGHT_SIDE) * min(columns, WEIGHT_SIDE)
+    return min(layer.weight.shape[0], WEIGHT_SIDE) * min(layer.weight[0].numel(), WEIGHT_SIDE)
 
 
 def weight_gradients(purpose: str, layer: WeightLayer, inputs: Tensor, gradient: Tensor, num_samples: int) -> Tensor:
@@ -28,19 +28,20 @@ def weight_gradients(purpose: str, layer: WeightLayer, inputs: Tensor, gradient:
 
     Args:
         purpose: Seeds the projections.
-        layer: Linear or convolution; those of the groups of a convolution add up.
+        layer: Linear or convolution.
         inputs: What it got.
         gradient: At its output, of each sample's own loss.
         num_samples: N.
     """
-    groups = 1 if isinstance(layer, nn.Linear) else layer.groups
+    groups = num_groups(layer)
     columns = layer.weight[0].numel()
     kernels = sketch_matrix(f"{purpose} columns", columns, WEIGHT_SIDE).to(gradient)
     width = len(kernels)
     rows = by_position(gradient, layer, num_samples, gradient.shape[-1 if isinstance(layer, nn.Linear) else 1])
     per_sample = len(inputs) // num_samples
     found = []
-    for part in chunks(num_samples, 4 * groups * rows.shape[2] * 2 * WEIGHT_SIDE + 8 * rows[0].numel()):
+    answered = 4 * groups * WEIGHT_SIDE * (2 * rows.shape[2] + 2 * width)
+    for part in chunks(num_samples, answered + 8 * rows[0].numel()):
         taken = inputs[part.start * per_sample : part.stop * per_sample].to(gradient.dtype)
         if isinstance(layer, nn.Linear):
             projected = by_position(F.linear(taken, kernels), layer, part.stop - part.start, width)
@@ -48,11 +49,8 @@ def weight_gradients(purpose: str, layer: WeightLayer, inputs: Tensor, gradient:
             weight = kernels.view(width, *layer.weight.shape[1:]).repeat(groups, *(1,) * (layer.weight.dim() - 1))
             run = layer._conv_forward(taken, weight, None)
             projected = by_position(run, layer, part.stop - part.start, groups * width)
-        split = (
-            rows[part].reshape(len(taken) // per_sample, groups, -1, rows.shape[2]).transpose(2, 3)
-        )  # [n, groups, positions, rows]
-        answers = count_sketch(f"{purpose} rows", split, WEIGHT_SIDE)
-        found.append(
-            torch.einsum("ngpr,ngcp->nrc", answers, projected.reshape(len(projected), groups, width, -1)).flatten(1)
-        )
+        split = rows[part].reshape(part.stop - part.start, groups, -1, rows.shape[2])
+        answers = count_sketch(f"{purpose} rows", split.transpose(2, 3), WEIGHT_SIDE)  # [n, groups, positions, rows]
+        products = torch.einsum("ngpr,ngcp->ncgr", answers, projected.reshape(len(projected), groups, width, -1))
+        found.append(count_sketch(f"{purpose} groups", products.flatten(2), WEIGHT_SIDE).transpose(1, 2).flatten(1))
     return torch.cat(found)
