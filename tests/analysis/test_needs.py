@@ -22,7 +22,7 @@ def ranks(*values: float) -> ModelEvidence:
 
 
 def test_exact_values_get_their_mid_rank_and_ties_share_it() -> None:
-    assert percentiles([reading(v) for v in (3.0, 1.0, 2.0, 2.0)]) == pytest.approx([0.875, 0.125, 0.5, 0.5])
+    assert percentiles([reading(v) for v in (3.0, 1.0, 2.0, 2.0)]) == pytest.approx([1.0, 0.0, 0.5, 0.5])
     assert percentiles([reading(7.0)]) == [0.5]
     assert percentiles([]) == []
 
@@ -36,13 +36,13 @@ def test_a_percentile_does_not_depend_on_the_unit() -> None:
 def test_layers_that_intervals_do_not_tell_apart_stand_close_to_the_middle() -> None:
     sharp = percentiles([reading(0.4, 0.001), reading(0.6, 0.001)])
     blurred = percentiles([reading(0.4, 2.0), reading(0.6, 2.0)])
-    assert sharp == pytest.approx([0.25, 0.75])
-    assert 0.45 < blurred[0] < 0.5 < blurred[1] < 0.55
+    assert sharp == pytest.approx([0.0, 1.0])
+    assert 0.4 < blurred[0] < 0.5 < blurred[1] < 0.6
 
 
 def test_what_is_not_told_from_its_null_is_neutral_and_counts_as_the_null_for_others() -> None:
     found = percentiles([reading(0.3, 0.1), reading(0.9, 1.0), reading(0.6, 0.1)], null=0.0)
-    assert found == pytest.approx([0.5, 0.5, 5 / 6], abs=1e-3)
+    assert found == pytest.approx([0.5, 0.5, 1.0], abs=1e-3)
     report = bottlenecks(chain({"context_fraction": reading(0.1, 0.2)}, {"context_fraction": reading(0.1, 0.05)}))
     assert report.layers[0].needs["attention"].score == 0.5
     assert report.layers[0].needs["attention"].reasons == ("context fraction 0.1 [-0.1, 0.3]: not told from 0",)
@@ -54,8 +54,8 @@ def test_a_need_is_the_mean_of_its_signals_and_one_without_signals_is_absent() -
         {},
     )
     found = bottlenecks(evidence)
-    assert [round(layer.needs["less"].score, 3) for layer in found.layers[:3]] == [0.833, 0.5, 0.167]
-    assert [round(layer.needs["wider"].score, 3) for layer in found.layers[:3]] == [0.167, 0.5, 0.833]
+    assert [round(layer.needs["less"].score, 3) for layer in found.layers[:3]] == [1.0, 0.5, 0.0]
+    assert [round(layer.needs["wider"].score, 3) for layer in found.layers[:3]] == [0.0, 0.5, 1.0]
     assert found.layers[0].needs.keys() == {"wider", "less"}
     assert found.layers[0].strongest == "less"
     assert found.layers[3].needs == {}
@@ -72,22 +72,34 @@ def test_a_supporting_signal_alone_makes_no_need() -> None:
     assert all(not layer.needs for layer in bottlenecks(evidence).layers)
 
 
+def test_what_a_layer_lacks_and_others_have_is_neutral_there() -> None:
+    told = {"fisher_sensitivity": reading(3.0)}
+    evidence = chain(
+        told, *({"predictability": reading(p), "fisher_sensitivity": reading(1.0)} for p in (0.5, 0.1)), {}
+    )
+    need = bottlenecks(evidence).layers[0].needs["wider"]
+    assert need.score == 0.75
+    assert need.reasons[1] == "predictability: not measured here"
+
+
 def test_one_layer_has_nothing_to_compare_it_with_and_says_so() -> None:
     report = bottlenecks(chain({"effective_rank_fraction": reading(0.9), "context_fraction": reading(0.5, 0.1)}))
     assert [need.score for need in report.layers[0].needs.values()] == [0.5] * 3
-    assert "nothing to compare it with" in report.layers[0].needs["wider"].reasons[0]
-    assert report.notes == ("one layer: there is nothing to compare it with",)
+    assert "no other layer to compare it with" in report.layers[0].needs["wider"].reasons[0]
+    assert report.notes == ("one layer: there is no other to compare it with",)
     assert report.summary() == "no layer stands out from the others"
 
 
 def test_a_raised_need_is_kept_until_it_falls_well_below_and_is_not_raised_by_less() -> None:
-    high, middle, low = ranks(0.9, 0.1, 0.2), ranks(0.5, 0.5, 0.2), ranks(0.3, 0.5, 0.9)  # of layer 0: 0.83, 0.67, 0.17
+    high, middle, low = ranks(0.9, 0.1, 0.2, 0.3), ranks(0.5, 0.6, 0.2, 0.3), ranks(0.5, 0.6, 0.7, 0.3)
+    scores = [bottlenecks(e).layer("layer.0").needs["wider"].score for e in (high, middle, low)]
+    assert scores == pytest.approx([1, 2 / 3, 1 / 3])
     first = bottlenecks(high)
     assert first.layer("layer.0").needs["wider"].is_raised
     assert not bottlenecks(middle).layer("layer.0").needs["wider"].is_raised
     second = bottlenecks(middle, first)
     assert second.layer("layer.0").needs["wider"].is_raised
-    assert not second.layer("layer.1").needs["wider"].is_raised
+    assert not second.layer("layer.3").needs["wider"].is_raised
     assert bottlenecks(middle, second).layer("layer.0").needs["wider"].is_raised
     third = bottlenecks(low, second)
     assert not third.layer("layer.0").needs["wider"].is_raised
@@ -104,7 +116,7 @@ def test_information_that_only_later_layers_show_is_unread_and_edges_count_at_bo
     assert "unread_information" not in found["layer.2"]
     assert [found[f"layer.{i}"]["information_lost"].value for i in range(3)] == [-0.2, 0.5, 0.5]
     told = bottlenecks(evidence).layers[0].needs["path"].reasons[0]
-    assert told == "information lost -0.2 [-0.3, -0.1], percentile 17 of 3 layers"
+    assert told == "information lost -0.2 [-0.3, -0.1], above 0% of 2 others"
 
 
 def test_dead_and_constant_units_are_idle_together() -> None:
@@ -116,9 +128,9 @@ def test_the_summary_tells_the_strongest_first_and_the_edge_that_loses_most() ->
     evidence = ranks(*(0.1 * i for i in range(30)))
     evidence = replace(evidence, edges=(edge(0, 1, reading(0.3, 0.1)), edge(1, 2, reading(0.4, 0.5))))
     lines = bottlenecks(evidence).summary().splitlines()
-    reason = "its units span few directions: effective rank fraction 0 [0, 0], percentile 2 of 30 layers"
-    assert lines[0] == f"layer.0: less (0.98): {reason}"
-    assert lines[1].startswith("layer.29: wider (0.98): its units are in full use: effective rank fraction 2.9 ")
+    reason = "its units span few directions: effective rank fraction 0 [0, 0], above 0% of 29 others"
+    assert lines[0] == f"layer.0: less (1.00): {reason}"
+    assert lines[1].startswith("layer.29: wider (1.00): its units are in full use: effective rank fraction 2.9 ")
     assert lines[-2:] == ["and 11 more", "layer.0 → layer.1 loses most: 0.30 nats about the label [0.20, 0.40]"]
 
 

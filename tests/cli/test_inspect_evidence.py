@@ -138,7 +138,7 @@ def test_the_table_of_needs_fits_the_width_and_marks_what_is_raised_without_colo
     console.print(layer_table(evidence, report, console.width))
     text = console.export_text()
     assert max(len(line) for line in text.splitlines()) <= width
-    for part in ("4 layers read from 64 training samples", "2048", "60±5%", "1.23±0.05", f"0.83{MARK}", "0.50 "):
+    for part in ("4 layers read from 64 training samples", "2048", "60±5%", "1.23±0.05", f"1.00{MARK}", "0.50 "):
         assert part in text
     assert ("2.0e-05±1e-06" in text) == (width == 160)
     told = edge_lines(report)

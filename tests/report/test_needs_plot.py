@@ -43,9 +43,9 @@ def test_boxes_have_the_colour_of_their_strongest_need_and_what_stands_out_is_ou
     assert colors[0] == shade(COLORS["less"], 0.9) == COLORS["less"]
     assert colors[2] == shade(COLORS["wider"], 0.5) == "#ffffff"
     assert colors[4] == shade(COLORS["wider"], 0.9)
-    assert [box.get_linewidth() > 1 for box in boxes(figure)] == [True, False, False, False, True, False]
+    assert [box.get_linewidth() > 1 for box in boxes(figure)] == [True, True, False, True, True, False]
     assert [text for text in texts(figure) if text.startswith(("wider", "less"))] == [
-        "less 0.90", "wider 0.90",
+        "less 1.00", "less 0.75", "wider 0.75", "wider 1.00",
     ]  # fmt: skip
 
 

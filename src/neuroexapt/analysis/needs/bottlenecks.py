@@ -36,7 +36,7 @@ def bottlenecks(evidence: ModelEvidence, previous: BottleneckReport | None = Non
     for name, signals in NEEDS.items():
         left_out = outputs if name in OF_UNITS and len(outputs) < len(evidence.layers) else set()
         for path, entries in _entries(signals, found, left_out).items():
-            if all(entry.is_support for entry in entries):
+            if not any(entry.is_measured and not entry.is_support for entry in entries):
                 continue
             score = sum(entry.strength for entry in entries) / len(entries)
             was_raised = name in before.get(path, {}) and before[path][name].is_raised
@@ -49,7 +49,7 @@ def bottlenecks(evidence: ModelEvidence, previous: BottleneckReport | None = Non
     return BottleneckReport(
         layers=tuple(LayerNeeds(path=la.path, width=la.width, needs=told[la.path]) for la in evidence.layers),
         edges=evidence.edges,
-        notes=("one layer: there is nothing to compare it with",) if len(evidence.layers) == 1 else (),
+        notes=("one layer: there is no other to compare it with",) if len(evidence.layers) == 1 else (),
     )
 
 
@@ -58,29 +58,40 @@ class _Entry:
     """How far one signal speaks for a need of one layer, in [0, 1]."""
 
     strength: float
-    is_support: bool
     reason: str
+    is_support: bool
+    is_measured: bool = True
 
 
 def _entries(signals: Sequence[Signal], found: Quantities, left_out: set[str]) -> dict[str, list[_Entry]]:
-    """Returns what every signal says, by layer."""
-    entries: dict[str, list[_Entry]] = {}
+    """Returns what every signal says, by layer; one that some layers lack is neutral there."""
+    entries: dict[str, list[_Entry]] = {path: [] for path in found if path not in left_out}
     for signal in signals:
-        paths = [path for path, values in found.items() if signal.quantity in values and path not in left_out]
+        paths = [path for path in entries if signal.quantity in found[path]]
+        if not paths:
+            continue
         readings = [found[path][signal.quantity] for path in paths]
-        for path, reading, percentile in zip(paths, readings, percentiles(readings, signal.null), strict=True):
-            strength = percentile if signal.side == "high" else 1.0 - percentile
-            reason = _reason(signal, reading, percentile, len(paths))
-            entries.setdefault(path, []).append(_Entry(strength, signal.is_support, reason))
+        places = dict(zip(paths, percentiles(readings, signal.null), strict=True))
+        for path, told in entries.items():
+            if path not in places:
+                told.append(_Entry(MIDDLE, f"{_words(signal)}: not measured here", signal.is_support, False))
+                continue
+            strength = places[path] if signal.side == "high" else 1.0 - places[path]
+            reason = _reason(signal, found[path][signal.quantity], places[path], len(paths) - 1)
+            told.append(_Entry(strength, reason, signal.is_support))
     return entries
 
 
-def _reason(signal: Signal, reading: Evidence, percentile: float, num_layers: int) -> str:
-    value = f"{signal.quantity.replace('_', ' ')} {reading.value:.3g} [{reading.low:.3g}, {reading.high:.3g}]"
-    if num_layers == 1:
-        return f"{value}: one layer, nothing to compare it with"
+def _words(signal: Signal) -> str:
+    return signal.quantity.replace("_", " ")
+
+
+def _reason(signal: Signal, reading: Evidence, percentile: float, num_others: int) -> str:
+    value = f"{_words(signal)} {reading.value:.3g} [{reading.low:.3g}, {reading.high:.3g}]"
+    if not num_others:
+        return f"{value}: no other layer to compare it with"
     if signal.null is not None and not is_told_from(reading, signal.null):
         return f"{value}: not told from {signal.null:g}"
-    place = f"percentile {100 * percentile:.0f} of {num_layers} layers"
     speaks_for_it = (percentile > MIDDLE) == (signal.side == "high")
-    return f"{signal.idea}: {value}, {place}" if speaks_for_it else f"{value}, {place}"
+    idea = f"{signal.idea}: " if speaks_for_it else ""
+    return f"{idea}{value}, above {percentile:.0%} of {num_others} others"

@@ -1,9 +1,9 @@
 """Where a layer's value stands among those of the other layers, on [0, 1], as far as the intervals tell them apart.
 
-The mid-rank percentile of layer i of n is (1/2 + number below + half the number of others equal to it) / n. The true
-values are known with standard errors s only, so "below" is counted with its probability:
+The mid-rank percentile of layer i of n is the share of the other layers that are below it, and half of those equal to
+it. The true values are known with standard errors s only, so "below" is counted with its probability:
 
-    p_i = (1/2 + sum over j != i of Phi((x_i - x_j) / sqrt(s_i^2 + s_j^2))) / n
+    p_i = sum over j != i of Phi((x_i - x_j) / sqrt(s_i^2 + s_j^2)) / (n - 1)
 
 which is the mid-rank itself where nothing is uncertain, 1/2 where everything is, and does not jump when noise swaps two
 layers. It has no unit, so quantities of any scale can be averaged.
@@ -20,7 +20,7 @@ MIDDLE = 0.5  # of one layer alone, and of what is not told apart
 
 
 def percentiles(readings: Sequence[Evidence], null: float | None = None) -> list[float]:
-    """Returns the expected mid-rank percentile of each reading, strictly between 0 and 1.
+    """Returns the expected mid-rank percentile of each reading, in [0, 1]; one alone stands in the middle.
 
     Args:
         readings: Of one quantity, one for each layer.
@@ -30,8 +30,8 @@ def percentiles(readings: Sequence[Evidence], null: float | None = None) -> list
     told = [null is None or is_told_from(reading, null) for reading in readings]
     points = [(r.value, r.spread) if is_told else (null or 0.0, 0.0) for r, is_told in zip(readings, told, strict=True)]
     return [
-        (0.5 + sum(_chance_below(point, other) for j, other in enumerate(points) if j != i)) / len(points)
-        if is_told
+        sum(_chance_below(point, other) for j, other in enumerate(points) if j != i) / (len(points) - 1)
+        if is_told and len(points) > 1
         else MIDDLE
         for i, (point, is_told) in enumerate(zip(points, told, strict=True))
     ]

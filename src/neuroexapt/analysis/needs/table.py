@@ -1,7 +1,8 @@
 """Which signals speak for which need: a new need or signal is a line here.
 
 Every signal enters as its percentile among the model's layers, and a need is the mean of its signals' percentiles: all
-count alike, because nothing measured so far says that one deserves more. A value that was not measured is left out.
+count alike, because nothing measured so far says that one deserves more. A quantity that was measured of no layer is
+left out; a layer that lacks one that others have stands in the middle of it.
 
 - wider: the units are all in use, the loss hangs on them, and the weights cannot give what the gradient asks for.
 - deeper: what is asked for is not linear in the inputs; the label is in them and cannot be read off the units yet.
