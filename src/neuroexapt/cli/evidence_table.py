@@ -18,6 +18,7 @@ from neuroexapt.report.quantities import in_bytes, in_count, in_flops, in_number
 MARK = "▲"  # of a raised need, for eyes and terminals without colour
 STYLES = {"wider": "blue", "deeper": "yellow", "path": "magenta", "attention": "green", "less": "bright_black"}
 WIDE = 140  # columns from which all values stand in one line, and needs have bars
+SHORT = {"wider": "wide", "deeper": "deep", "attention": "attn"}  # heads of a narrow table
 MAX_EDGES = 6
 _BARS = " ▏▎▍▌▋▊▉█"
 _BAR_CELLS = 4
@@ -25,23 +26,24 @@ _BAR_CELLS = 4
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One value in the table; ``where`` says from which width on."""
+    """One value in the table, and in which table it stands."""
 
     name: str
     head: str
     form: Literal["share", "number", "magnitude"]
-    is_wide: bool = False
+    where: Literal["both", "wide", "narrow"] = "both"
 
 
 COLUMNS = (
     Column("effective_rank_fraction", "rank", "share"),
     Column("expressivity_gap", "gap", "share"),
-    Column("label_information", "label\nnats", "number"),
-    Column("predictability", "predict-\nable", "share", is_wide=True),
-    Column("dead_fraction", "dead", "share", is_wide=True),
-    Column("context_fraction", "context", "share", is_wide=True),
-    Column("gradient_agreement", "agree-\nment", "share", is_wide=True),
-    Column("fisher_sensitivity", "fisher", "magnitude", is_wide=True),
+    Column("label_information_fraction", "label", "share", where="narrow"),
+    Column("label_information", "label\nnats", "number", where="wide"),
+    Column("predictability", "predict-\nable", "share", where="wide"),
+    Column("dead_fraction", "dead", "share", where="wide"),
+    Column("context_fraction", "context", "share", where="wide"),
+    Column("gradient_agreement", "agree-\nment", "share", where="wide"),
+    Column("fisher_sensitivity", "fisher", "magnitude", where="wide"),
 )
 
 
@@ -62,7 +64,8 @@ def layer_table(evidence: ModelEvidence, report: BottleneckReport, width: int) -
         width: Columns of the terminal.
     """
     is_wide = width >= WIDE
-    columns = [c for c in COLUMNS if (is_wide or not c.is_wide) and any(c.name in la.values for la in evidence.layers)]
+    left_out = "narrow" if is_wide else "wide"
+    columns = [c for c in COLUMNS if c.where != left_out and any(c.name in la.values for la in evidence.layers)]
     table = Table(
         title="Layers in the order of execution: values ± half of their 95 % interval, and needs on [0, 1]",
         title_justify="left",
@@ -76,8 +79,7 @@ def layer_table(evidence: ModelEvidence, report: BottleneckReport, width: int) -
     for head in ("units", *(c.head for c in columns)):
         table.add_column(head, justify="right", no_wrap=True)
     for name in NEEDS:
-        short = name if is_wide or len(name) < 7 else f"{name[:4]}."
-        table.add_column(short, justify="left", no_wrap=True)
+        table.add_column(name if is_wide else SHORT.get(name, name), no_wrap=True)
     for layer, needs in zip(evidence.layers, report.layers, strict=True):
         table.add_row(
             Text(layer.path),
@@ -134,9 +136,9 @@ def _need(needs: LayerNeeds, name: str, is_wide: bool) -> Text:
     need = needs.needs.get(name)
     if need is None:
         return Text("-", style="bright_black")
-    text = f"{need.score:.2f}{MARK if need.is_raised else ' '}"
-    if is_wide:
-        text += _bar(need.score)
+    mark = MARK if need.is_raised else " "
+    short = f"{need.score:.2f}".removeprefix("0")[:3]  # .84 or 1.0
+    text = f"{need.score:.2f}{mark}{_bar(need.score)}" if is_wide else f"{short}{mark}"
     return Text(text, style=f"bold {STYLES[name]}" if need.is_raised else "")
 
 
