@@ -15,6 +15,7 @@ from neuroexapt.analysis.estimators.label_probe import LabelInformation
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.information_loss import EdgeEvidence, information_loss
 from neuroexapt.analysis.watching import LayerSample, Watched, WatchedLayer, watch, watched_layers
+from neuroexapt.analysis.watching.gathering import together
 from neuroexapt.analysis.watching.watch import LossFunction
 from neuroexapt.config import EvidenceConfig
 from neuroexapt.errors import BudgetError, ConfigError, InputError
@@ -130,6 +131,10 @@ def measure_evidence(
     The model runs in eval mode and in isolation: parameters, their ``.grad``, buffers, hooks, modes and generators are
     afterwards as before. One forward and one backward pass, without gradients of weights, for each batch.
 
+    Under ``torch.distributed`` all processes call it, each with batches of its own (model wrapped or not), and all get
+    the evidence of the global batch: of ``config.num_samples`` of all, as many from each as the one with the fewest
+    has. If one fails, all raise its error with its rank.
+
     Args:
         model: Any module.
         batches: Of (inputs, targets): data that were drawn at random, ``config.num_samples`` of them; what exceeds that
@@ -145,12 +150,15 @@ def measure_evidence(
         NonFiniteActivationError: An activation or gradient is NaN or infinite; the message names the layer.
     """
     config, stream = config or EvidenceConfig(), iter(batches)
-    estimators = _chosen(config)
-    first = next(stream, None)
-    if first is None:
-        raise InputError("evidence: found no batch, needed at least one of (inputs, targets). Pass batches of data.")
-    graph = graph or trace(unwrapped(model), first[0])
-    layers, left_out = watched_layers(graph)
+    with together():
+        estimators = _chosen(config)
+        first = next(stream, None)
+        if first is None:
+            raise InputError(
+                "evidence: found no batch, needed one of (inputs, targets) at least. Pass batches of data."
+            )
+        graph = graph or trace(unwrapped(model), first[0])
+        layers, left_out = watched_layers(graph)
     watched = watch(
         graph.model,
         layers,

@@ -57,6 +57,7 @@ class Watch:
         self._model, self._layers, self._rows, self._seed = model, layers, rows, seed
         self.token = torch.zeros((), requires_grad=True)
         self.largest: dict[str, int] = {}  # elements of the largest activation of each layer
+        self.read: set[str] = set()  # layers whose units were seen in this batch
         self._samples: Words = np.zeros(0, dtype=np.uint64)
         self._start = self._batch = 0
         self._ran: set[tuple[str, str]] = set()
@@ -88,6 +89,7 @@ class Watch:
         """
         self._samples, self._start, self._batch = samples, start, batch_size
         self._ran.clear()
+        self.read.clear()
 
     def unanswered(self, path: str) -> dict[str, str]:
         """Returns the views of a layer that no gradient has filled, with the reason."""
@@ -129,6 +131,7 @@ class Watch:
         """Records the units where they are read, and waits for their gradient."""
         check_finite(layer.reader or layer.path, "what it reads" if layer.reader else "activation", tensor)
         self.largest[layer.path] = max(self.largest.get(layer.path, 0), tensor.numel())
+        self.read.add(layer.path)
         rows, count = self._rows[layer.path], self._count(layer.path)
         held = tensor.detach()
         units = by_position(held, holder, self._batch, layer.width)[:count]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuroexapt.analysis.watching.gathering import everybodys, num_processes, rank
+from neuroexapt.analysis.watching.gathering import everybodys, from_all, num_processes, rank, together
 from neuroexapt.analysis.watching.hooks import Watch, check_finite
 from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, num_groups
 from neuroexapt.analysis.watching.sample import GRADIENTS, INPUTS, POOLED, LayerSample, Rows, Views
@@ -53,7 +53,8 @@ def watch(
     """Runs the model in eval mode, in isolation, until the rows of all layers are full or the batches end.
 
     Sample i of process r is number ``i * processes + r`` of the whole; what is recorded of it depends on that number
-    and not on its batch. Under ``torch.distributed`` every process ends with the rows of all.
+    and not on its batch. Under ``torch.distributed`` every process ends with the rows of all: as many of each as the
+    one with the fewest has, and if one fails, all do.
 
     Args:
         model: Not wrapped.
@@ -75,38 +76,53 @@ def watch(
         widths[layer.path] = _views(layer, model.get_submodule(layer.path), views)
         capacities[layer.path] = widths[layer.path].capacity(layer.path, num_samples, max_bytes)
     share = {path: -(-count // num_processes()) for path, count in capacities.items()}
+    most = max(share.values(), default=0)
     rows: dict[str, Rows] = {}
     hooks = Watch(model, layers, rows, seed)
     seen, flops = 0, FlopCount()
     has_gradients = bool(views & set(GRADIENT_VIEWS))
-    for inputs, targets in batches:
-        if not rows:
-            has_class = "targets" in views and targets.dim() == 1 and not targets.is_floating_point()
-            for layer in layers:
-                size = layer.num_inputs, layer.width
-                rows[layer.path] = Rows(widths[layer.path], share[layer.path], *size, has_class)
-        wanted = min(len(targets), max(share.values(), default=0) - seen)
-        numbers = np.arange(seen, seen + wanted, dtype=np.uint64) * np.uint64(num_processes()) + np.uint64(rank())
-        hooks.begin(numbers, seen, len(targets))
-        with undisturbed(model, training=False), torch.set_grad_enabled(has_gradients), hooks.installed(), flops:
-            _run(model, inputs, targets, loss_function, hooks, has_gradients)
-        for store in rows.values():
-            store.put_targets(seen, targets[:wanted])
-        seen += wanted
-        if seen >= max(share.values(), default=0):
-            break
-    if not seen:
-        raise InputError("evidence: found no batch, needed at least one of (inputs, targets). Pass batches of data.")
-    for path, store in rows.items():
-        store.lost |= {view: why for view, why in hooks.unanswered(path).items() if view in store.views}
-        if path not in hooks.largest:
-            store.lost["features"] = "it did not run on these data as it did in the trace"
-    kept = {path: store for path, store in rows.items() if "features" not in store.lost}
+    with together():
+        for inputs, targets in batches:
+            if not rows:
+                has_class = "targets" in views and targets.dim() == 1 and not targets.is_floating_point()
+                for layer in layers:
+                    size = layer.num_inputs, layer.width
+                    rows[layer.path] = Rows(widths[layer.path], share[layer.path], *size, has_class)
+            wanted = min(len(targets), most - seen)
+            numbers = np.arange(seen, seen + wanted, dtype=np.uint64) * np.uint64(num_processes()) + np.uint64(rank())
+            hooks.begin(numbers, seen, len(targets))
+            with undisturbed(model, training=False), torch.set_grad_enabled(has_gradients), hooks.installed(), flops:
+                _run(model, inputs, targets, loss_function, hooks, has_gradients)
+            for path, store in rows.items():
+                store.put_targets(seen, targets[:wanted])
+                if path not in hooks.read and seen < store.capacity:
+                    store.lost["features"] = "it did not run on these data as it did in the trace"
+            seen += wanted
+            if seen >= most:
+                break
+        if not seen:
+            raise InputError(
+                "evidence: found no batch, needed one of (inputs, targets) at least. Pass batches of data."
+            )
+        for path, store in rows.items():
+            store.lost |= {view: why for view, why in hooks.unanswered(path).items() if view in store.views}
+    return _gathered(rows, capacities, hooks, seen, flops.flops)
+
+
+def _gathered(rows: Mapping[str, Rows], capacities: Mapping[str, int], hooks: Watch, seen: int, flops: int) -> Watched:
+    """What all processes saw, of as many samples each as the one with the fewest has."""
+    told = from_all((seen, flops, hooks.largest, {path: store.lost for path, store in rows.items()}))
+    count = min(number for number, *_ in told)
+    lost = {path: {v: why for *_, theirs in told for v, why in theirs[path].items()} for path in rows}
+    kept = {path: store for path, store in rows.items() if "features" not in lost[path]}
     return Watched(
-        samples={p: everybodys(s.sample(min(seen, s.capacity)), capacities[p]) for p, s in kept.items()},
-        lost={path: store.lost for path, store in rows.items() if store.lost},
-        largest=hooks.largest,
-        flops=flops.flops,
+        samples={
+            path: everybodys(store.sample(min(count, store.capacity), tuple(lost[path])), capacities[path])
+            for path, store in kept.items()
+        },
+        lost={path: reasons for path, reasons in lost.items() if reasons},
+        largest={path: max(theirs.get(path, 0) for *_, theirs, _ in told) for path in hooks.largest},
+        flops=sum(number for _, number, *_ in told),
     )
 
 
