@@ -1,0 +1,119 @@
+"""The units of a layer with mean 0 and variance 1, made in blocks so that the workspace does not grow with width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_UNITS = 256  # at a time
+_NUMBERS = 1 << 17  # at a time: with more rows, fewer units
+_ROUNDING = 1e-6  # a standard deviation below this share of the mean is rounding, not signal
+
+
+@dataclass(frozen=True, slots=True)
+class Correlations:
+    """One block of the correlation matrix, above its diagonal of blocks or on it.
+
+    Attributes:
+        i: Its units.
+        j: And those that they are correlated with.
+        left: float32 ``[n, len(i)]``: the standardised rows.
+        right: float32 ``[n, len(j)]``.
+        r: float32 ``[len(i), len(j)]``: Pearson's r; 0 for a unit with itself. Free to be written to.
+    """
+
+    i: slice
+    j: slice
+    left: Tensor
+    right: Tensor
+    r: Tensor
+
+    @property
+    def weight(self) -> int:
+        """How often its pairs occur in the whole matrix."""
+        return 1 if self.i == self.j else 2
+
+
+@dataclass(frozen=True, slots=True)
+class StandardRows:
+    """The units that vary within the rows; constant and dead ones are left out.
+
+    Attributes:
+        features: ``[n, width]``, as they are.
+        units: int64 ``[d]``: which of them vary.
+        mean: ``[1, d]``.
+        deviation: ``[1, d]``, with divisor n.
+    """
+
+    features: Tensor
+    units: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @staticmethod
+    def of(features: Tensor) -> StandardRows:
+        """Finds what varies; holds four numbers a unit."""
+        deviation, mean = torch.std_mean(features, 0, correction=0, keepdim=True)
+        varies = (features.amin(0) < features.amax(0)) & (deviation > _ROUNDING * mean.abs())[0]
+        units = varies.nonzero()[:, 0]
+        return StandardRows(features, units, mean[:, units], deviation[:, units])
+
+    @property
+    def num_rows(self) -> int:
+        """n."""
+        return len(self.features)
+
+    @property
+    def num_units(self) -> int:
+        """d."""
+        return len(self.units)
+
+    def block(self, units: slice) -> Tensor:
+        """Returns the standardised rows of some units: float32 ``[n, len(units)]``, new memory."""
+        return self.features[:, self.units[units]].sub_(self.mean[:, units]).div_(self.deviation[:, units])
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yields all units, ``block_size`` at a time."""
+        size = block_size(self.num_rows, self.num_units)
+        for start in range(0, self.num_units, size):
+            units = slice(start, min(start + size, self.num_units))
+            yield units, self.block(units)
+
+    def correlations(self) -> Iterator[Correlations]:
+        """Yields the correlation matrix in blocks, each pair of blocks once: ``n d^2`` multiplications."""
+        size = block_size(self.num_rows, self.num_units)
+        for i, left in self.blocks():
+            for start in range(i.start, self.num_units, size):
+                j = slice(start, min(start + size, self.num_units))
+                right = left if i == j else self.block(j)
+                r = (left.T @ right).div_(self.num_rows).clamp_(-1, 1)
+                if i == j:
+                    r.fill_diagonal_(0)
+                yield Correlations(i, j, left, right, r)
+
+    def gram(self) -> Tensor:
+        """Returns the inner products of the rows over d: float32 ``[n, n]``, trace n; exact whatever the width."""
+        gram = self.features.new_zeros(self.num_rows, self.num_rows)
+        for _, block in self.blocks():
+            gram.addmm_(block, block.T)
+        return gram.div_(self.num_units)
+
+
+def again(z: Tensor, kept: Tensor) -> Tensor:
+    """Returns some of the rows, standardised anew; a unit that varies no more is 0."""
+    rows = z[kept]
+    deviation, mean = torch.std_mean(rows, 0, correction=0)
+    return rows.sub_(mean).div_(deviation.clamp_(min=_ROUNDING))
+
+
+def block_size(num_rows: int, width: int) -> int:
+    """Returns how many units are in a block."""
+    return min(width, _UNITS, max(_NUMBERS // num_rows, 1))
+
+
+def block_bytes(num_rows: int, width: int) -> int:
+    """Bytes of ``StandardRows`` and one of its blocks, with the one before it that is still there."""
+    return 4 * 2 * num_rows * block_size(num_rows, width) + 34 * width
