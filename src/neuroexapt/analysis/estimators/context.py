@@ -9,7 +9,17 @@ from types import MappingProxyType
 import torch
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
-from neuroexapt.analysis.estimators.regression import NOTHING, Fit, basis, fit, room_for, share, workspace_bytes
+from neuroexapt.analysis.estimators.regression import (
+    NOTHING,
+    Fit,
+    basis,
+    fit,
+    open_to,
+    room_for,
+    share,
+    spread_rows,
+    workspace_bytes,
+)
 from neuroexapt.analysis.watching import LayerSample
 
 
@@ -47,15 +57,17 @@ class Context(Estimator):
         assert sample.inputs is not None
         assert sample.gradients is not None
         assert sample.pooled is not None
-        inputs, _ = basis(sample.inputs)
-        if room_for(len(sample), inputs.shape[1]) < 1:
+        rows = spread_rows(sample.inputs)
+        gradients, pooled = sample.gradients[rows], sample.pooled[rows].double()
+        inputs, _ = basis(sample.inputs[rows])
+        room = room_for(*inputs.shape)
+        if room < 1:
             return {}
-        alone = fit(inputs, sample.gradients)
-        if float(alone.errors[0]) <= NOTHING * float(Fit.nothing(sample.gradients).errors):
+        alone, asked = fit(inputs, gradients), Fit.nothing(sample.gradients).of_row
+        if float(alone.errors[0]) <= NOTHING * float(asked.mean()):
             return {}
-        pooled = sample.pooled.double()
         context, _ = basis(pooled - inputs @ (inputs.T @ pooled), of=pooled)
-        room = room_for(len(sample), inputs.shape[1])
-        found = fit(torch.cat([inputs, context[:, :room]], 1), sample.gradients)
+        found = fit(torch.cat([inputs, context[:, :room]], 1), gradients)
         part = share(found, alone, is_complement=True)
+        part = open_to(part, float(asked[~rows].sum()) / (len(rows) * float(alone.errors[0])))
         return {"context_fraction": part if context.shape[1] <= room else replace(part, high=1.0)}

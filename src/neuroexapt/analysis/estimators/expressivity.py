@@ -7,7 +7,17 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
-from neuroexapt.analysis.estimators.regression import Fit, basis, fit, ridge, room_for, share, workspace_bytes
+from neuroexapt.analysis.estimators.regression import (
+    Fit,
+    basis,
+    fit,
+    open_to,
+    ridge,
+    room_for,
+    share,
+    spread_rows,
+    workspace_bytes,
+)
 from neuroexapt.analysis.watching import LayerSample
 
 
@@ -23,7 +33,8 @@ class Expressivity(Estimator):
     inputs: the gap of the sketch, which is what the interval holds, is then an upper bound of the layer's own. The
     sketch of more than 64 outputs keeps both squared norms on average. Where the samples are too few for a fit of the
     inputs (of rank r: n - 1 - r < max(10, n / 5)) the value is the leave-one-out error of ridge regression, an upper
-    bound, and the interval reaches down to 0.
+    bound, and the interval reaches down to 0. Samples whose inputs resemble no other's are left out of the fit, and the
+    interval leaves open what they ask for.
     """
 
     name = "expressivity"
@@ -45,11 +56,13 @@ class Expressivity(Estimator):
         """See ``values``; nothing where there is no gradient."""
         assert sample.inputs is not None
         assert sample.gradients is not None
-        asked = Fit.nothing(sample.gradients)
+        rows = spread_rows(sample.inputs)
+        gradients = sample.gradients[rows]
+        everywhere, asked = float(Fit.nothing(sample.gradients).of_row.sum()), Fit.nothing(gradients)
         if not float(asked.errors):
             return {}
-        left, singular = basis(sample.inputs)
-        if room_for(*left.shape) >= 0:
-            return {"expressivity_gap": share(fit(left, sample.gradients), asked)}
-        bound = share(ridge(left, singular, sample.gradients), asked)
-        return {"expressivity_gap": replace(bound, low=0.0)}
+        left, singular = basis(sample.inputs[rows])
+        if room_for(*left.shape) < 0:
+            return {"expressivity_gap": replace(share(ridge(left, singular, gradients), asked), low=0.0)}
+        gap = share(fit(left, gradients), asked)
+        return {"expressivity_gap": open_to(gap, 1 - float(asked.of_row.sum()) / everywhere)}

@@ -10,7 +10,7 @@ them; intervals hold all three. Where columns are too many for the rows, ridge r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ RANK = 1e-5  # of the largest singular value: below are the roundings of float32
 FEWEST = 10  # degrees of freedom, and
 SHARE = 5  # a fifth of the rows: fewer leave nothing to measure errors on
 PENALTIES = 10.0 ** torch.arange(-3.0, 5.0, dtype=torch.float64)  # of ridge, per singular value of a typical column
+ALONE = 0.05  # of its own error a row keeps at least: a fit goes through rows below, whatever they are
 NOTHING = 1e-10  # of a mean square: roundings of float32 rows
 LEAST = 0.25  # of the variance of errors is taken for their own
 ROUNDING = 1e-9  # of a share of squares of float32 rows
@@ -81,6 +82,26 @@ def basis(columns: Tensor, of: Tensor | None = None) -> tuple[Tensor, Tensor]:
 def room_for(num_rows: int, rank: int) -> int:
     """Returns how many more columns could be fitted and leave enough rows to measure errors on; may be negative."""
     return num_rows - 1 - rank - math.ceil(max(FEWEST, num_rows / SHARE))
+
+
+def spread_rows(columns: Tensor) -> Tensor:
+    """Returns which rows a fit says something about: bool ``[n]``; without those that it owes to themselves alone.
+
+    A unit that is on in one sample gives a column that fits this row and no other.
+    """
+    rows = torch.ones(len(columns), dtype=torch.bool)
+    while True:
+        left, _ = basis(columns[rows])
+        is_alone = 1 - 1 / len(left) - left.square().sum(1) < ALONE
+        if room_for(*left.shape) < 0 or not bool(is_alone.any()):
+            return rows
+        rows[rows.clone()] = ~is_alone
+
+
+def open_to(value: Value, unseen: float) -> Value:
+    """Returns a share with an interval that holds whatever an unseen part of the whole may be, a fraction."""
+    seen = 1 - min(max(unseen, 0.0), 1.0)
+    return replace(value, low=value.low * seen, high=value.high * seen + 1 - seen) if seen < 1 else value
 
 
 def fit(left: Tensor, targets: Tensor) -> Fit:
