@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(call, run_dir, monkeypa
     monkeypatch.setattr(command, "write_atomically", refuse)
     answer = call("inspect", run_dir, "--evidence", "--samples", "16")
     assert answer.code == 2
-    assert answer.err.strip().endswith("evidence.json: cannot be written: Permission denied. Make it writable.")
+    assert answer.err.strip().endswith("evidence.json: cannot be written: Permission denied. Make its folder writable.")
     assert answer.out == ""
 
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.text import Text
-from torch import Tensor
 
 from neuroexapt.analysis import BottleneckReport, ModelEvidence, bottlenecks, measure_evidence
 from neuroexapt.cli.architecture import Architecture, from_checkpoint
 from neuroexapt.cli.evidence_table import edge_lines, layer_table, totals_of, what_to_do
 from neuroexapt.cli.picture import check_place, run_folder_of
 from neuroexapt.data import load_data
-from neuroexapt.data.splits import DataSplits
 from neuroexapt.errors import DataError, InputError
 from neuroexapt.report import save_evidence
 from neuroexapt.report.atomic import write_atomically
@@ -49,14 +46,9 @@ def show_evidence(options: argparse.Namespace, console: Console) -> None:
     previous, note = _previous(folder / RECORD)
     evidence, notes = _measured(target, found, options.samples)
     report = bottlenecks(evidence, previous)
-    record = {"evidence": evidence.to_json(), "needs": report.to_json()}
-    try:
-        save_evidence(evidence, report, target.resolve().name, place)
-        write_atomically(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    except OSError as error:
-        raise InputError(
-            f"{error.filename or place}: cannot be written: {error.strerror}. Make it writable."
-        ) from error
+    record = json.dumps({"evidence": evidence.to_json(), "needs": report.to_json()}, indent=1)
+    _written(place, lambda: save_evidence(evidence, report, target.resolve().name, place))
+    _written(folder / RECORD, lambda: write_atomically(folder / RECORD, f"{record}\n".encode()))
     console.print(totals_of(evidence, str(target)), highlight=False)
     console.print(layer_table(evidence, report, console.width))
     for line in (
@@ -84,17 +76,19 @@ def _measured(target: Path, found: Architecture, num_samples: int | None) -> tup
         )
     notes = [] if data.fingerprint == found.fingerprint else ["the data have changed since this network was trained"]
     settings = replace(found.config.evidence, num_samples=num_samples or found.config.evidence.num_samples)
-    device = pick_device("auto")
-    stream_of_data = _batches(data, found.config.seed, settings.num_samples, found.config.train.batch_size, device)
-    return measure_evidence(found.model.to(device), stream_of_data, config=settings, seed=found.config.seed), notes
+    device, seed = pick_device("auto"), found.config.seed
+    order = stream(seed, "evidence")  # of which the first ``num_samples`` are read
+    shuffled = batches(
+        data.train.images, data.train.labels, found.config.train.batch_size, data.normalise, device, order
+    )
+    return measure_evidence(found.model.to(device), shuffled, config=settings, seed=seed), notes
 
 
-def _batches(
-    data: DataSplits, seed: int, num_samples: int, size: int, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields training images drawn at random, the same for the same seed."""
-    order = torch.randperm(len(data.train.labels), generator=stream(seed, "evidence"))[:num_samples]
-    return batches(data.train.images[order], data.train.labels[order], size, data.normalise, device)
+def _written(path: Path, write: Callable[[], None]) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}. Make its folder writable.") from error
 
 
 def _previous(path: Path) -> tuple[BottleneckReport | None, list[str]]:
