@@ -30,9 +30,9 @@ class GradientNoise(Estimator):
 
     The truth that the intervals hold is that of unlimited samples *in the same projection*. Layers of more than 16 x 16
     weights are seen through one count sketch on either side. It keeps squared norms on average; for one layer it
-    multiplies |G|^2 by a factor of standard deviation 0.5 at most (gradient of rank one: (1 + 2/16)^2 - 1 = 0.27 is its
-    variance; (2/16)^0.5 on either side), less for gradients of higher rank, and acts on tr(Sigma) alike. Layers compare
-    within such factors; the same layer under the same seed compares exactly.
+    multiplies |G|^2 by a factor whose standard deviation is about 0.5 for a gradient of rank one (its variance is at
+    most (1 + 2/16)^2 - 1), 0.3 for rank four and 0.1 for rank 64, and acts on tr(Sigma) alike. Layers compare within
+    such factors; the same layer under the same seed compares exactly.
     """
 
     name = "gradient_noise"

@@ -155,8 +155,9 @@ def positive_interval(statistic: Jackknifed) -> Value:
     spread, value = float(statistic.influence.norm()), max(statistic.whole, 0.0)
     if value == 0.0:
         return Value(0.0, spread, 0.0, statistic.quantile * spread)
-    factor = math.exp(min(statistic.quantile * spread / value, 700.0))
-    return Value(value, spread, value / factor, max(value * factor, interval_of(statistic).high))
+    down, up = (quantile * spread / value for quantile in skewed(statistic.quantile, statistic.influence))
+    upper = math.exp(up) if up < 1 else math.e * up  # beyond e-fold in proportion, not in powers
+    return Value(value, spread, value * math.exp(-down), value * upper)
 
 
 def root(square: Value, factor: float = 1.0) -> Value:
