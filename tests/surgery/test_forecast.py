@@ -155,8 +155,8 @@ def test_an_edit_that_lowers_what_is_beyond_the_budget_is_admitted() -> None:
     with pytest.raises(BudgetError, match=r"parameters after it, needed at most 10"):
         surgeon.apply(Widen(axis="convs.0", to=9))
     surgeon.budget.check(
-        lambda: surgeon._prospect(surgeon.plan(Widen(axis="convs.0", to=9)), None),
-        surgeon._prospect(surgeon.plan(Widen(axis="convs.0", to=4)), None),
+        lambda: surgeon.prospect(surgeon.plan(Widen(axis="convs.0", to=9)), None),
+        surgeon.prospect(surgeon.plan(Widen(axis="convs.0", to=4)), None),
         "a smaller one",
     )
 

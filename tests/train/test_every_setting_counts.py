@@ -48,6 +48,9 @@ GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
     "max_flop_ratio": (1.1, {}),
     "max_bytes": (1, {}),
     "evidence_samples": (64, {}),
+    "score": ("gradient_norm", {}),
+    "score_fraction": (0.001, {}),
+    "score_bytes": (100, {}),
 }
 EVIDENCE: dict[str, Any] = {"num_samples": 32, "max_bytes_per_layer": 3000, "estimators": ()}
 

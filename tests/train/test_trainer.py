@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import tempfile
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from neuroexapt.analysis import gradient_evidence
 from neuroexapt.config import GrowConfig
 from neuroexapt.data import DataSplits, LabelledImages, make_splits
 from neuroexapt.errors import CheckpointError, ConfigError, NonFiniteLossError, OutOfMemoryError
@@ -306,7 +305,9 @@ def test_a_new_run_never_writes_over_another_one(tmp_path: Path) -> None:
 def test_a_tiny_data_set_trains_and_grows(count: int, tmp_path: Path) -> None:
     _, told = run(config(), tmp_path, data(count))
     assert len(told.of(VerdictReached)) >= 2
-    assert (told.of(ProposalMade)[0].num_samples > 0) == (count >= 4)
+    proposal = told.of(ProposalMade)[0]
+    assert (proposal.num_samples, proposal.score_flops) == (0, 0)
+    assert ("8 samples take" in proposal.score_remark) == (count >= 4)
 
 
 def test_evidence_without_enough_data_is_refused_before_training(tmp_path: Path) -> None:
@@ -315,12 +316,11 @@ def test_evidence_without_enough_data_is_refused_before_training(tmp_path: Path)
 
 
 def test_a_candidate_whose_evidence_is_too_large_is_still_tried_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("neuroexapt.morphogenesis.assay.gradient_evidence", partial(gradient_evidence, max_bytes=100))
     with caplog.at_level(logging.WARNING):
-        _, told = run(config(), tmp_path)
-    assert "not measured: evidence: 2 gradients of" in caplog.text
+        _, told = run(config(morphogenesis={"score_bytes": 100}), tmp_path)
+    assert "needed at most 100" in caplog.text
     assert len(told.of(VerdictReached)) == 2
 
 

@@ -58,7 +58,13 @@ def network() -> nn.Module:
 
 def config(train: dict[str, Any] | None = None, morphogenesis: dict[str, Any] | None = None) -> GrowConfig:
     """Events begin after epochs 2 and 5; whatever is tried lowers the loss by min_gain = 0 or goes."""
-    growth: dict[str, Any] = {"interval_epochs": 2, "first_epoch": 2, "min_gain": 0.0, "evidence_samples": 32}
+    growth: dict[str, Any] = {
+        "interval_epochs": 2,
+        "first_epoch": 2,
+        "min_gain": 0.0,
+        "evidence_samples": 32,
+        "score_fraction": 0.5,
+    }
     growth |= {"kinds": ("Widen",), "widen_ratio": 1.5, "max_events": 6, "policy": "uniform"}
     return GrowConfig(
         seed=3,

@@ -65,7 +65,7 @@ class ProposalMade(Event):
     mutation: dict[str, Any]
     description: str
     predicted_gain: float  # expected fall of the validation loss against the control, nats
-    evidence: float  # squared gradient norm at the new units
+    evidence: float  # growth score of the choice; its unit depends on the score
     evidence_spread: float  # its standard error
     num_samples: int
     added_flops: int  # forward FLOPs per sample that it would add
@@ -73,6 +73,10 @@ class ProposalMade(Event):
     evidence_choice: str = ""  # what most evidence per added FLOP would do
     num_candidates: int
     runners_up: list[dict[str, Any]]  # {description, evidence, added_flops, score}, best first, at most 5
+    score: str = ""  # name of the growth score, "" where there were no data
+    score_flops: int = 0  # that scoring all candidates took, counted
+    score_flops_allowed: int = 0  # share of the training FLOPs since candidates were last scored
+    score_remark: str = ""  # why nothing was scored
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

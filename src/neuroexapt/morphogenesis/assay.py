@@ -1,19 +1,16 @@
-"""Measuring one candidate edit: made, read and taken back, so that nothing of it remains."""
+"""What one candidate edit would cost: planned and counted on fake tensors, so that nothing is made."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
-from neuroexapt.analysis import Evidence, gradient_evidence
-from neuroexapt.errors import InputError, NonFiniteLossError
-from neuroexapt.surgery import Mutation, Surgeon
-
-logger = logging.getLogger(__name__)
+from neuroexapt.analysis import Evidence
+from neuroexapt.surgery import Mutation, Plan, Surgeon
 
 Batches = Callable[[int], Iterable[tuple[Any, Tensor]]]  # epoch -> batches of (inputs, targets)
 LossFunction = Callable[[Any, Tensor], Tensor]
@@ -21,14 +18,15 @@ LossFunction = Callable[[Any, Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Assay:
-    """A candidate with its cost and, where a policy asked for it, its evidence."""
+    """A candidate with its cost and, where it has a growth score, its evidence."""
 
     mutation: Mutation
     description: str
     parameter_delta: int
-    flop_delta: int
+    flop_delta: int  # forward FLOPs per sample
     evidence: Evidence | None
     order: int = 0  # its place among all candidates of the model
+    plan: Plan = field(default=Plan(), repr=False, compare=False)
 
     @property
     def place(self) -> str:
@@ -36,26 +34,24 @@ class Assay:
         return f"{type(self.mutation).__name__}@{self.mutation.place}"
 
 
-def assay(
-    surgeon: Surgeon, mutation: Mutation, batches: Iterable[tuple[Any, Tensor]] | None, loss_function: LossFunction
-) -> Assay:
-    """Applies a mutation, reads the gradient at its new entries if it makes any, and reverts it to the bit.
-
-    Where the gradient cannot be read, because it is too large to hold or not finite, the assay has no evidence and a
-    warning says why.
+def assay(surgeon: Surgeon, mutation: Mutation) -> Assay:
+    """Plans a mutation and counts what the model would cost with it; changes nothing.
 
     Raises:
-        SurgeryError: The mutation was refused; nothing is changed.
+        BudgetError: It would cost more than the surgeon's budget admits.
+        SurgeryError: It cannot be done.
     """
-    patch = surgeon.apply(mutation)
-    try:
-        evidence = None
-        entries = patch.new_entries(surgeon.model)
-        has_new = any(mask is None or bool(mask.any()) for mask in entries.values())
-        if batches is not None and has_new:
-            evidence = gradient_evidence(surgeon.model, batches, loss_function, entries)
-    except (InputError, NonFiniteLossError) as error:
-        logger.warning("%s: not measured: %s", patch.description, error)
-    finally:
-        surgeon.revert(patch)
-    return Assay(mutation, patch.description, patch.parameter_delta, patch.flop_delta, evidence)
+    graph = surgeon.graph
+    description, plan = mutation.describe(graph), surgeon.plan(mutation)
+    size = surgeon.budget.batch_size if surgeon.budget is not None else None
+    prospect = surgeon.prospect(plan, size)
+    if surgeon.budget is not None:
+        surgeon.budget.check(partial(surgeon.prospect, Plan(), size), prospect, description)
+    return Assay(
+        mutation,
+        description,
+        prospect.num_parameters - graph.cost.num_parameters,
+        prospect.flops_per_sample - graph.cost.flops_per_sample,
+        None,
+        plan=plan,
+    )

@@ -35,6 +35,7 @@ from neuroexapt.surgery import MUTATIONS, Budget, Lineage, Mutation, Patch, Surg
 logger = logging.getLogger(__name__)
 
 Arm = Literal["main", "control", "trial"]
+OBSERVATIONS = 4  # forward passes on the probe batch per edit: eval and train mode, before and after
 
 
 @dataclass
@@ -70,11 +71,13 @@ class Morphogenesis:
         config: When, where and how much.
         seed: Of all new weights.
         stateful: What goes back with the model when a trial begins or is undone: schedulers, counters, samplers.
-        evidence_batches: Epoch to at least two batches of (inputs, targets) of training data. With them every candidate
-            is measured and gains are predicted; policy "evidence" needs them.
+        evidence_batches: Epoch to batches of (inputs, targets) of training data. With them every candidate is scored,
+            as far as ``score_fraction`` of the training FLOPs admits, and gains are predicted; policy "evidence" needs
+            them.
         loss_function: (outputs, targets) -> mean loss, for the evidence.
         sink: Takes the events.
-        batch_size: Samples in one training step, for ``max_bytes``; those of the example inputs by default.
+        batch_size: Samples in one training step, for ``max_bytes`` and the FLOPs of training; those of the example
+            inputs by default.
         loss: The loop's loss module, for edits that change a setting of it (label smoothing).
 
     Raises:
@@ -114,12 +117,13 @@ class Morphogenesis:
         self.surgeon.budget = budget_of(self.config, cost.num_parameters, cost.flops_per_sample, batch_size)
         self._proposer = Proposer(self.config, evidence_batches, loss_function)
         self._trial: _Trial | None = None
+        self._batch_size = batch_size or cost.batch_size
         self._num_steps = 0
         self._is_finite = True
 
     @property
     def flops_spent(self) -> int:
-        """FLOPs of evidence and verification so far."""
+        """FLOPs of scores and verification so far."""
         return self._proposer.flops_spent
 
     @property
@@ -149,6 +153,7 @@ class Morphogenesis:
         """Ends an epoch of whatever arm it was; a trial that is over gets its verdict."""
         loss = float(validation_loss)
         self.history.num_steps, self._num_steps = self._num_steps, 0
+        self.history.training_flops += _training_flops(self.surgeon, self._batch_size, self.history.num_steps)
         trial = self._trial
         if trial is None:
             self.history.add_loss(loss)
@@ -171,6 +176,7 @@ class Morphogenesis:
         """
         if self._trial is None or self._trial.patch is None:
             raise TrainingError(f"morphogenesis: `arm` is {self.arm!r}: only a trial can be abandoned.")
+        self.history.training_flops += _training_flops(self.surgeon, self._batch_size, self._num_steps)
         self._num_steps = 0
         self._end(self._trial, Verdict(False, math.nan, f"the trial was given up: {reason}"), math.nan)
 
@@ -244,22 +250,24 @@ class Morphogenesis:
         self._num_steps = state["num_steps"]
 
     def _begin_event(self, ranked: Sequence[Assay], reason: str) -> None:
-        rate = float(self._optimizer.param_groups[0]["lr"])
-        proposal = Proposal.of(ranked, rate * self.history.num_steps * self.config.trial_epochs, self.history)
+        proposal = Proposal.of(
+            ranked, _step_length(self._optimizer, self.history, self.config), self.history, self._proposer.scoring
+        )
         self._sink.send(proposal.event(reason, self.config.policy, self.history))
         self._trial = _Trial(proposal, Snapshot(self._model, self._optimizer, self._stateful))
 
     def _begin_trial(self, trial: _Trial) -> None:
         start, trial.back_to = trial.back_to, Snapshot(self._model, self._optimizer, self._stateful)
         start.restore()
-        began = time.perf_counter()
+        began, step_length = time.perf_counter(), _step_length(self._optimizer, self.history, self.config)
         try:
-            trial.patch = patch = self.surgeon.apply(trial.proposal.choice.mutation)
+            trial.patch = patch = _apply_best(self.surgeon, trial, step_length, self.history, self.config)
         except SurgeryError as error:
-            logger.warning("the proposed edit was refused: %s", error)
             self._end(trial, Verdict(False, math.nan, str(error)), math.nan)
             return
         self._is_finite = True
+        cost = self.surgeon.graph.cost
+        self._proposer.flops_spent += OBSERVATIONS * cost.batch_size * cost.flops_per_sample
         self._sink.send(
             MutationApplied(
                 epoch=self.history.epoch,
@@ -297,6 +305,37 @@ class Morphogenesis:
                 reason=verdict.reason,
             )
         )
+
+
+def _training_flops(surgeon: Surgeon, batch_size: int, num_steps: int) -> int:
+    """What steps take: a forward, and twice as much backward."""
+    return 3 * num_steps * batch_size * surgeon.graph.cost.flops_per_sample
+
+
+def _step_length(optimizer: Optimizer, history: History, config: MorphogenesisConfig) -> float:
+    """Learning rate times the steps of a trial."""
+    return float(optimizer.param_groups[0]["lr"]) * history.num_steps * config.trial_epochs
+
+
+def _apply_best(
+    surgeon: Surgeon, trial: _Trial, step_length: float, history: History, config: MorphogenesisConfig
+) -> Patch:
+    """Applies the choice, or if it is refused the next in rank; a refused place is banned.
+
+    Raises:
+        SurgeryError: All were refused.
+    """
+    while True:
+        choice = trial.proposal.choice
+        try:
+            return surgeon.apply(choice.mutation)
+        except SurgeryError as error:
+            logger.warning("the proposed edit was refused: %s", error)
+            other = trial.proposal.next_best(step_length, history)
+            if other is None:
+                raise
+        history.banned_until[choice.place] = history.epoch + config.ban_epochs
+        trial.proposal = other
 
 
 def _objective(batches: Batches, loss_function: LossFunction) -> Callable[[nn.Module], Tensor]:

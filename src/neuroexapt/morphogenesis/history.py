@@ -25,6 +25,7 @@ class History:
         num_rolled_back: Edits that were undone.
         banned_until: ``kind@place`` to the epoch until which it is not proposed again.
         edits_at: ``kind@place`` to the number of edits kept there.
+        training_flops: FLOPs of training, discarded arms included, since candidates were last scored.
         calibration: Kind to (sum of measured over predicted gains, number of them); the prior counts as one of 1.
     """
 
@@ -36,6 +37,7 @@ class History:
     num_rolled_back: int = 0
     banned_until: dict[str, int] = field(default_factory=dict)
     edits_at: dict[str, int] = field(default_factory=dict)
+    training_flops: int = 0
     calibration: dict[str, list[float]] = field(default_factory=dict)
 
     def add_loss(self, loss: float) -> None:

@@ -128,7 +128,11 @@ class Surgeon:
             SurgeryError: The edit cannot be done.
             TraceError: The model's forward fails on fake tensors.
         """
-        return self._prospect(self.plan(mutation) if mutation else Plan(), batch_size).forecast
+        return self.prospect(self.plan(mutation) if mutation else Plan(), batch_size).forecast
+
+    def prospect(self, plan: Plan, batch_size: int | None = None) -> Prospect:
+        """Returns the model as it would be after a plan, with the optimizers and averages, on fake tensors."""
+        return Prospect(self.model, self.inputs, self.optimizers, len(self.averages), plan, batch_size)
 
     def measure_change(self, mutation: Mutation) -> dict[Mode, float]:
         """Returns how much a mutation would change the outputs: made, measured and taken back to the bit.
@@ -204,7 +208,7 @@ class Surgeon:
         plan = mutation.plan(before, torch.Generator().manual_seed(seed))
         if self.budget is not None:
             size = self.budget.batch_size
-            self.budget.check(partial(self._prospect, Plan(), size), self._prospect(plan, size), description)
+            self.budget.check(partial(self.prospect, Plan(), size), self.prospect(plan, size), description)
         known = {id(p) for p in self.model.parameters()}
         seen = self._witness.look() if verify else None
         log = UndoLog()
@@ -233,9 +237,6 @@ class Surgeon:
         self._graph, self._is_tested = after, False
         self.lineage = self.lineage.then(mutation, seed)
         return patch
-
-    def _prospect(self, plan: Plan, batch_size: int | None) -> Prospect:
-        return Prospect(self.model, self.inputs, self.optimizers, len(self.averages), plan, batch_size)
 
     def _write(self, plan: Plan, log: UndoLog, is_replay: bool) -> None:
         for index, average in enumerate(self.averages):

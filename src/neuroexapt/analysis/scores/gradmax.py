@@ -1,4 +1,4 @@
-"""The largest gradient that outgoing weights can give new units without incoming ones, by Evci et al. 2022 (GradMax)."""
+"""The largest gradient that outgoing weights can give new units without incoming ones (GradMax)."""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def basis_of(columns: Tensor, least: float | None = None, most: int | None = Non
     if most is not None:
         kept[most:] = False
     vectors = vectors[:, kept]
-    return (columns @ vectors) / values[kept].sqrt() if is_tall else vectors
+    found: Tensor = (columns @ vectors) / values[kept].sqrt() if is_tall else vectors
+    return found
 
 
 def basis_flops(rows: int, count: int) -> int:
@@ -61,7 +62,7 @@ def without(columns: Tensor, basis: Tensor) -> Tensor:
 
 
 def explained(new: Tensor, residual: Tensor, spanned: Tensor, least: float, samples: int) -> Value:
-    """Estimates what new columns explain of a residual: ``tr(C' S^-1 C)`` with ``C = E[new' residual]``, S = E[new' new].
+    """Estimates what new columns explain of a residual: ``tr(C' S^-1 C)``, C = E[new' residual], S = E[new' new].
 
     Args:
         new: ``[rows, c]``, projected out of ``spanned``.

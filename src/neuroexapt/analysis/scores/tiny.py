@@ -23,7 +23,8 @@ class Tiny(Score):
 
     ``S = E[x x']`` of what the maker reads and ``N = E[x r']`` with r the gradient that the old units cannot answer
     (Verbockhaven et al. 2024, proposition 3.2); the slope of the activation between is taken as 1. The directions are
-    found on one half of the samples and valued on the other as ``Residual`` values new columns. A convolution's taps are columns of the gradient.
+    found on one half of the samples and valued on the other as ``Residual`` values new columns. A convolution's taps
+    are columns of the gradient.
     """
 
     name = "tiny"

@@ -61,6 +61,10 @@ class ConvBranch(nn.Module):
 
     def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[N, C, H', W'] and the layer's input [N, I, H, W] -> [N, C, H', W']."""
+        return x + self.scale * self.branch(x, *inputs)
+
+    def branch(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """What is added, before the scale."""
         y: Tensor = inputs[0]
         if any(self.cut):
             y = F.pad(y, self.cut)
@@ -69,4 +73,4 @@ class ConvBranch(nn.Module):
         y = self.conv(y)
         if self.pointwise is not None:
             y = self.pointwise(y)
-        return x + self.scale * y
+        return y

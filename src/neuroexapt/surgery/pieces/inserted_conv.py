@@ -28,7 +28,11 @@ class InsertedConv(nn.Module):
             nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
             self.scale = nn.Parameter(torch.zeros(channels, 1, 1))
 
+    def branch(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """What is added, before the scale; everything where the layer starts as the identity."""
+        return torch.relu(self.conv(x))
+
     def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W]."""
-        y = torch.relu(self.conv(x))
+        y = self.branch(x)
         return y if self.scale is None else x + self.scale * y

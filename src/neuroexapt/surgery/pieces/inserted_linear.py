@@ -27,7 +27,11 @@ class InsertedLinear(nn.Module):
             nn.init.kaiming_normal_(self.linear.weight, nonlinearity="relu")
             self.scale = nn.Parameter(torch.zeros(channels))
 
+    def branch(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """What is added, before the scale; everything where the layer starts as the identity."""
+        return torch.relu(self.linear(x))
+
     def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[..., C] -> [..., C]."""
-        y = torch.relu(self.linear(x))
+        y = self.branch(x)
         return y if self.scale is None else x + self.scale * y

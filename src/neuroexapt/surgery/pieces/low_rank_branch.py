@@ -25,5 +25,9 @@ class LowRankBranch(nn.Module):
 
     def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[..., C] and the layer's input [..., I] -> [..., C]."""
+        return x + self.scale * self.branch(x, *inputs)
+
+    def branch(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """What is added, before the scale."""
         y: Tensor = self.up(self.down(inputs[0]))
-        return x + self.scale * y
+        return y

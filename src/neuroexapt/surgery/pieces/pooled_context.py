@@ -29,10 +29,14 @@ class PooledContext(nn.Module):
 
     def forward(self, x: Tensor, *inputs: object) -> Tensor:
         """[N, C, H, W] or [N, L, C] -> the same shape."""
+        return x + self.scale * self.branch(x)
+
+    def branch(self, x: Tensor, *inputs: object) -> Tensor:
+        """What is added, before the scale; one position where it is the same at all."""
         context = self._pooled(x)
         if self.mix is not None:
             context = self.mix(context)
-        return x + self.scale * context
+        return context
 
     def _pooled(self, x: Tensor) -> Tensor:
         size = self.kernel_size

@@ -78,6 +78,10 @@ class SkipConnection(nn.Module):
 
     def forward(self, x: Tensor, *inputs: Tensor) -> Tensor:
         """[N, C, H, W] -> [N, C, H, W], or [..., C] -> [..., C]."""
+        return x + self.scale * self.branch(x)
+
+    def branch(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """What is added, before the scale."""
         y = self.wire.take()
         if self.resampling == "down":
             y = F.adaptive_avg_pool2d(y, (x.shape[-2], x.shape[-1]))
@@ -87,4 +91,4 @@ class SkipConnection(nn.Module):
             y = self.adapter(y)
         if self.resampling == "up":
             y = F.interpolate(y, size=(x.shape[-2], x.shape[-1]))
-        return x + self.scale * y
+        return y
