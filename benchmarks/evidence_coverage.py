@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -28,6 +28,8 @@ WANTED = 0.94
 UNLIMITED = 1 << 15  # rows that stand for all there are
 ENOUGH = 1 << 34
 DUPLICATE = 0.95
+GRADIENT_SQUARE, GRADIENT_VARIANCE = 40 * 0.3**2, 40.0  # of the families' gradients of the weight
+WEIGHTS = 120
 
 
 def population_correlation(family: str, width: int) -> Tensor:
@@ -68,6 +70,11 @@ def exact_values(family: str, width: int) -> dict[str, float]:
         "constant_fraction": math.ceil(width / 4) / width if family == "constant" else 0.0,
         "zero_fraction": 0.5 + 0.5 * math.ceil(width / 3) / width if family == "dead" else 0.0,
         "saturated_fraction": 0.5 if family == "dead" else 0.0,
+        "gradient_square": GRADIENT_SQUARE,
+        "gradient_rms": math.sqrt(GRADIENT_SQUARE / WEIGHTS),
+        "gradient_variance": GRADIENT_VARIANCE,
+        "noise_scale": GRADIENT_VARIANCE / GRADIENT_SQUARE,
+        "gradient_agreement": GRADIENT_SQUARE / (GRADIENT_SQUARE + GRADIENT_VARIANCE),
     }
 
 
@@ -86,13 +93,8 @@ def cell(estimator: Estimator, family: str, width: int, num_samples: int, draws:
     held = dict.fromkeys(expected, 0)
     values: dict[str, list[float]] = {name: [] for name in expected}
     reaches: dict[str, list[float]] = {name: [] for name in expected}
-    started = time.perf_counter()
-    seconds = 0.0
     for seed in range(draws):
-        sample = draw(family, num_samples, seed, width)
-        started = time.perf_counter()
-        found = estimator.measure("layer", sample, ENOUGH)
-        seconds += time.perf_counter() - started
+        found = estimator.measure("layer", draw(family, num_samples, seed, width), ENOUGH)
         for name in expected.keys() & found.keys():
             evidence = found[name]
             rounding = 1e-6 * max(abs(expected[name]), 1)  # of float32
@@ -101,13 +103,12 @@ def cell(estimator: Estimator, family: str, width: int, num_samples: int, draws:
             reaches[name].append(evidence.high - evidence.low)
     return {
         "draws": draws,
-        "seconds_each": seconds / draws,
         "values": {
             name: {
-                "truth": expected[name],
+                "truth": round(expected[name], 8),
                 "held": held[name] / draws,
-                "mean": sum(values[name]) / max(len(values[name]), 1),
-                "mean_interval": sum(reaches[name]) / max(len(reaches[name]), 1),
+                "mean": round(fmean(values[name] or [0.0]), 8),
+                "mean_interval": round(fmean(reaches[name] or [0.0]), 8),
             }
             for name in expected
         },

@@ -18,7 +18,6 @@ CENTRES = 7
 BINS = CENTRES + 2
 REACH = 2.0  # standard deviations from the first centre to the mean; what is further away counts as if it were there
 _DOUBT = 0.1  # share of the bias that its correction may leave
-_GROUPS = 16  # of the rows, each left out once
 _STEP = 2 * REACH / (CENTRES - 1)
 
 
@@ -51,7 +50,7 @@ class Entropy(Estimator):
         rows = StandardRows.of(sample.features)
         if not rows.num_units:
             return {}
-        kept = groups_of(rows.num_rows, _GROUPS)
+        kept = groups_of(rows.num_rows)
         whole, repeated = 0.0, [0.0] * len(kept)
         for _, z in rows.blocks():
             whole += _entropy(z)

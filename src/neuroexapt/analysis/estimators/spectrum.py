@@ -25,7 +25,6 @@ from neuroexapt.analysis.estimators.intervals import groups_of, influenced, jack
 from neuroexapt.analysis.estimators.standardised import StandardRows, again, block_bytes
 
 FOLDS = 4  # of the rows, each held out once
-_GROUPS = 16  # of the rows, each left out once
 _SMALLEST = 1e-6  # eigenvalues below this share of the largest are rounding
 
 
@@ -71,7 +70,7 @@ def mean_square_correlation(rows: StandardRows) -> Value:
     ``sum r^2 = ||ZZ'||^2 / n^2 = ||Z'Z||^2 / n^2``. For independent units the mean r^2 of a sample is 1/(n - 1), which
     is taken off; the jackknife takes off the smaller bias for dependent ones.
     """
-    groups = groups_of(rows.num_rows, _GROUPS)
+    groups = groups_of(rows.num_rows)
     whole, *repeated = (_excess(rows, kept) for kept in (torch.arange(rows.num_rows), *groups))
     return jackknifed(whole, repeated, low=0.0, high=1.0)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _UNITS = 256  # at a time
-_NUMBERS = 1 << 17  # at a time: with more rows, fewer units
+_NUMBERS = 1 << 16  # at a time: with more rows, fewer units
 _ROUNDING = 1e-6  # a standard deviation below this share of the mean is rounding, not signal
 
 
@@ -104,9 +104,10 @@ class StandardRows:
 
 def again(z: Tensor, kept: Tensor) -> Tensor:
     """Returns some of the rows, standardised anew; a unit that varies no more is 0."""
-    rows = z[kept]
-    deviation, mean = torch.std_mean(rows, 0, correction=0)
-    return rows.sub_(mean).div_(deviation.clamp_(min=_ROUNDING))
+    rows = z.index_select(0, kept)
+    rows.sub_(rows.mean(0))
+    deviation = rows.square().mean(0).sqrt_()  # a sixth of the time of ``torch.std`` along rows
+    return rows.div_(deviation.clamp_(min=_ROUNDING))
 
 
 def block_size(num_rows: int, width: int) -> int:
