@@ -5,18 +5,23 @@ from __future__ import annotations
 import contextlib
 import random
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from survey import observe
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import neuroexapt as nx
+from neuroexapt.analysis.measuring import measure_evidence
 from neuroexapt.errors import SurgeryError
 from neuroexapt.graph import permutation_error
 from zoo.small_models import NAMES, batch, build
 
 LAW = {torch.float32: 1e-4, torch.float64: 1e-9}  # relative; a wrong axis moves outputs by their own size
 EXACT = {torch.float32: 1e-5, torch.float64: 1e-9}
+MEASURED = ("torchvision_efficientnet", "torchvision_vit", "gpt2", "t5")
 KINDS = ("Widen", "InsertLayer")
 
 
@@ -54,6 +59,12 @@ def precision(name: str) -> torch.dtype:
     return torch.float32 if single.seen else torch.float64
 
 
+def mean_square(outputs: Any, targets: Tensor) -> Tensor:
+    """A loss of whatever a model gives."""
+    found = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    return torch.stack([leaf.square().mean() for leaf in found]).sum()
+
+
 def test_there_are_enough_models() -> None:
     assert len(NAMES) >= 25
 
@@ -65,6 +76,19 @@ def test_permuting_every_free_axis_changes_nothing(name: str, dtype: torch.dtype
     assert free
     tolerance = max(LAW[dtype], LAW[precision(name)])
     assert permutation_error(graph, torch.Generator().manual_seed(0), free) <= tolerance
+
+
+@pytest.mark.parametrize("measured", MEASURED)
+def test_evidence_of_every_layer_with_a_weight_is_given_or_it_is_said_why_not(measured: str) -> None:
+    graph = surgeon_of(measured, torch.float32).graph
+    inputs = batch(measured, torch.float32, seed=1)
+    count = next(len(leaf) for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor))
+    evidence = measure_evidence(graph.model, [(inputs, torch.arange(count))] * 2, mean_square, graph=graph)
+    explained = {note.split(":")[0] for note in evidence.notes} | {layer.path for layer in evidence.layers}
+    ran = {call.path for call in graph.calls}
+    weighted = {p for p, m in graph.model.named_modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)}
+    assert ran & weighted <= explained
+    assert all(layer.values for layer in evidence.layers)
 
 
 @pytest.mark.parametrize("kind", KINDS)

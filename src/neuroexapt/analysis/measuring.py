@@ -21,6 +21,7 @@ from neuroexapt.config import EvidenceConfig
 from neuroexapt.errors import BudgetError, ConfigError, InputError
 from neuroexapt.graph import ModelGraph, trace, unwrapped
 
+FEWEST = 4  # samples that show any spread
 BIG = 10**7  # elements of one activation that are worth a note
 
 
@@ -210,6 +211,9 @@ def _measured(
     for estimator in estimators:
         if unseen := sorted(view for view in estimator.views if not sample.has(view)):
             missing[estimator.name] = lost.get(unseen[0], f"there are no {unseen[0]} of this layer")
+            continue
+        if len(sample) < FEWEST:
+            missing[estimator.name] = f"found {len(sample)} samples, needed {FEWEST} at least"
             continue
         try:
             values |= estimator.measure(layer.path, sample, config.max_bytes_per_layer)

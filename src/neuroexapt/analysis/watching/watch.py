@@ -71,12 +71,14 @@ def watch(
         InputError: There is no batch.
         NonFiniteActivationError: An activation or gradient is NaN or infinite.
     """
+    if not layers:
+        return Watched(samples={})
     capacities, widths = {}, {}
     for layer in layers:
         widths[layer.path] = _views(layer, model.get_submodule(layer.path), views)
         capacities[layer.path] = widths[layer.path].capacity(layer.path, num_samples, max_bytes)
     share = {path: -(-count // num_processes()) for path, count in capacities.items()}
-    most = max(share.values(), default=0)
+    most = max(share.values())
     rows: dict[str, Rows] = {}
     hooks = Watch(model, layers, rows, seed)
     seen, flops = 0, FlopCount()
