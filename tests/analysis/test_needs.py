@@ -128,10 +128,10 @@ def test_the_summary_tells_the_strongest_first_and_the_edge_that_loses_most() ->
     evidence = ranks(*(0.1 * i for i in range(30)))
     evidence = replace(evidence, edges=(edge(0, 1, reading(0.3, 0.1)), edge(1, 2, reading(0.4, 0.5))))
     lines = bottlenecks(evidence).summary().splitlines()
-    reason = "its units span few directions: effective rank fraction 0 [0, 0], above 0% of 29 others"
+    reason = "its units span fewer directions: effective rank fraction 0 [0, 0], above 0% of 29 others"
     assert lines[0] == f"layer.0: less (1.00): {reason}"
-    assert lines[1].startswith("layer.29: wider (1.00): its units are in full use: effective rank fraction 2.9 ")
-    assert lines[-2:] == ["and 11 more", "layer.0 → layer.1 loses most: 0.30 nats about the label [0.20, 0.40]"]
+    assert lines[1].startswith("layer.29: wider (1.00): its units are used more fully: effective rank fraction 2.9 ")
+    assert lines[-2:] == ["and 11 more", "layer.0 → layer.1 loses most: 0.3 nats about the label [0.2, 0.4]"]
 
 
 def test_a_report_goes_to_json_and_back() -> None:

@@ -34,7 +34,13 @@ def record_of(run_dir):
 def test_a_run_gets_a_table_a_picture_and_a_record_from_which_the_next_call_remembers(call, run_dir):
     answer = call("inspect", run_dir, "--evidence", "--samples", "64")
     assert answer.code == 0, answer.err
-    for part in ("layers read from 64 training samples", "wider", "what stands out:", "units", f"{MARK} stands out"):
+    for part in (
+        "layers read from 64 training samples",
+        "wider",
+        "what stands out among the layers",
+        "units",
+        f"{MARK} stands out",
+    ):
         assert part in answer.out
     assert f"picture: {run_dir / 'evidence.png'}\n" in answer.out
     assert f"record: {run_dir / 'evidence.json'}\n" in answer.out
@@ -148,8 +154,8 @@ def test_the_table_of_needs_fits_the_width_and_marks_what_is_raised_without_colo
     for part in ("4 layers read from 64 training samples", "2048", "60±5%", *parts):
         assert part in text
     told = edge_lines(report)
-    assert told[1] == "   0.80 [0.65, 0.95]  layer.8 → layer.9"
-    assert told[-2:] == ["   0.30 [0.15, 0.45]  layer.3 → layer.4", "  and 1 edge more"]
+    assert told[1] == "      0.8 [0.65, 0.95]  layer.8 → layer.9"
+    assert told[-2:] == ["      0.3 [0.15, 0.45]  layer.3 → layer.4", "  and 1 edge more"]
     assert edge_lines(replace(report, edges=(edge(0, 1, reading(0.1, 0.2)),)))[0].startswith(
         "no edge loses information"
     )

@@ -83,7 +83,7 @@ def test_a_deep_network_is_bounded_and_says_what_is_left_out() -> None:
     assert any(text.endswith("more lines of notes") for text in texts(figure))
 
 
-@pytest.mark.parametrize("num_layers", [1, 3, 55])
+@pytest.mark.parametrize("num_layers", [0, 1, 3, 55])
 def test_text_stays_inside_the_picture_and_apart(num_layers: int) -> None:
     evidence = made_up(num_layers, skips=[(0, 2)] if num_layers > 2 else [], notes=["a note"])
     layers = tuple(replace(la, path=f"a_long_name.of_a_block.{la.path}", successors=()) for la in evidence.layers)

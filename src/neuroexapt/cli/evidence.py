@@ -55,7 +55,7 @@ def show_evidence(options: argparse.Namespace, console: Console) -> None:
         *edge_lines(report),
         *(f"note: {text}" for text in (*note, *notes, *evidence.notes, *report.notes)),
         "",
-        "what stands out:",
+        "what stands out among the layers (where a change would go first, not whether one is needed):",
         *(f"  {line}" for line in report.summary().splitlines()),
         *what_to_do(report),
     ):

@@ -100,7 +100,7 @@ def edge_lines(report: BottleneckReport) -> Sequence[str]:
     return [
         "information about the label that is lost between layers, in nats:",
         *(
-            f"  {edge.value.value:5.2f} [{edge.value.low:.2f}, {edge.value.high:.2f}]  {edge.source} → {edge.target}"
+            f"  {edge.value.value:7.2g} [{edge.value.low:.2g}, {edge.value.high:.2g}]  {edge.source} → {edge.target}"
             for edge in edges[:MAX_EDGES]
         ),
         *([f"  and {in_number_of(len(edges) - MAX_EDGES, 'edge')} more"] if len(edges) > MAX_EDGES else []),

@@ -94,4 +94,5 @@ def _reason(signal: Signal, reading: Evidence, percentile: float, num_others: in
         return f"{value}: not told from {signal.null:g}"
     speaks_for_it = (percentile > MIDDLE) == (signal.side == "high")
     idea = f"{signal.idea}: " if speaks_for_it else ""
-    return f"{idea}{value}, above {percentile:.0%} of {num_others} others"
+    others = "1 other" if num_others == 1 else f"{num_others} others"
+    return f"{idea}{value}, above {percentile:.0%} of {others}"

@@ -91,8 +91,8 @@ class BottleneckReport:
         if told:
             edge = max(told, key=lambda e: e.value.value)
             lines.append(
-                f"{edge.source} → {edge.target} loses most: {edge.value.value:.2f} nats about the label "
-                f"[{edge.value.low:.2f}, {edge.value.high:.2f}]"
+                f"{edge.source} → {edge.target} loses most: {edge.value.value:.2g} nats about the label "
+                f"[{edge.value.low:.2g}, {edge.value.high:.2g}]"
             )
         return "\n".join(lines)
 

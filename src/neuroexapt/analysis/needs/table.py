@@ -26,7 +26,7 @@ class Signal:
     Attributes:
         quantity: Its name in ``quantities``.
         side: Which end of its scale speaks for the need.
-        idea: Why, in words.
+        idea: Why, in words that compare the layer with the others.
         null: What it is where there is nothing to find; it counts only where its interval excludes that.
         is_support: Whether it only adds to others: a need that nothing else speaks for is absent.
     """
@@ -39,36 +39,48 @@ class Signal:
 
 
 _ASKED = Signal(
-    "gradient_agreement", "high", "the samples agree on the change that they ask for", null=0.0, is_support=True
+    "gradient_agreement", "high", "the samples agree more on the change that they ask for", null=0.0, is_support=True
 )
 
 NEEDS: Mapping[str, tuple[Signal, ...]] = MappingProxyType(
     {
         "wider": (
-            Signal("effective_rank_fraction", "high", "its units are in full use"),
-            Signal("predictability", "low", "its units cannot be replaced by one another"),
-            Signal("expressivity_gap", "high", "its weights cannot give what the gradient asks for", null=0.0),
-            Signal("fisher_sensitivity", "high", "the loss hangs on its units"),
+            Signal("effective_rank_fraction", "high", "its units are used more fully"),
+            Signal("predictability", "low", "its units are harder to replace by one another"),
+            Signal("expressivity_gap", "high", "its weights can give less of what the gradient asks for", null=0.0),
+            Signal("fisher_sensitivity", "high", "the loss hangs more on each of its units"),
         ),
         "deeper": (
-            Signal("expressivity_gap", "high", "what the gradient asks for is not linear in its inputs", null=0.0),
-            Signal("unread_information", "high", "the label is there but cannot be read off its units yet", null=0.0),
+            Signal(
+                "expressivity_gap", "high", "more of what the gradient asks for is not linear in its inputs", null=0.0
+            ),
+            Signal(
+                "unread_information",
+                "high",
+                "more of the label is there but cannot be read off its units yet",
+                null=0.0,
+            ),
             _ASKED,
         ),
         "path": (
-            Signal("information_lost", "high", "information about the label is lost beside it", null=0.0),
+            Signal("information_lost", "high", "more information about the label is lost on an edge of it", null=0.0),
             _ASKED,
         ),
         "attention": (
-            Signal("context_fraction", "high", "what the gradient asks for depends on what it does not see", null=0.0),
+            Signal(
+                "context_fraction",
+                "high",
+                "more of what the gradient asks for depends on what it does not see",
+                null=0.0,
+            ),
             _ASKED,
         ),
         "less": (
-            Signal("effective_rank_fraction", "low", "its units span few directions"),
-            Signal("predictability", "high", "its units can be replaced by one another"),
-            Signal("near_duplicate_fraction", "high", "some of its units say the same"),
-            Signal("idle_fraction", "high", "some of its units never change"),
-            Signal("fisher_sensitivity", "low", "the loss hardly feels its units"),
+            Signal("effective_rank_fraction", "low", "its units span fewer directions"),
+            Signal("predictability", "high", "its units are easier to replace by one another"),
+            Signal("near_duplicate_fraction", "high", "more of its units say the same"),
+            Signal("idle_fraction", "high", "more of its units never change"),
+            Signal("fisher_sensitivity", "low", "the loss feels its units less"),
         ),
     }
 )
