@@ -14,6 +14,8 @@ from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.watching import LayerSample
 from neuroexapt.errors import BudgetError, InputError
 
+ROUNDING = 1e-12  # relative: a few hundred last places of float64
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -77,8 +79,8 @@ class Estimator(ABC):
             name: Evidence(
                 value=v.value,
                 spread=v.spread,
-                low=v.low,
-                high=v.high,
+                low=_end(v.low, v.value),
+                high=_end(v.high, v.value),
                 num_samples=len(sample),
                 estimator=self.name,
                 num_bytes=needed,
@@ -86,3 +88,8 @@ class Estimator(ABC):
             for name, v in found.items()
             if not math.isnan(v.value)
         }
+
+
+def _end(end: float, value: float) -> float:
+    """Returns the end of an interval; the value itself where rounding alone could put it on the wrong side."""
+    return value if math.isclose(end, value, rel_tol=ROUNDING) else end

@@ -90,7 +90,7 @@ def _negligible(rows: Tensor, squares: Tensor) -> Value:
         below += int((mean < 0).sum())
         surely_below += int((mean + reach < 0).sum())
         surely_above += int((mean - reach > 0).sum())
-    low, high = surely_below / width, (width - surely_above) / width  # not 1 - x / width, which rounds below low
+    low, high = surely_below / width, (width - surely_above) / width
     return Value(below / width, (high - low) / (2 * t_quantile(count - 1)), low, high)
 
 
