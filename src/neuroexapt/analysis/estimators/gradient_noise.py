@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
-from neuroexapt.analysis.estimators.intervals import t_quantile
 from neuroexapt.analysis.estimators.squares import (
     COLUMNS,
+    complement,
     interval_of,
     mean_of_rows,
     positive_interval,
@@ -70,11 +70,5 @@ class GradientNoise(Estimator):
         }
         if scale := ratio(variance, square):
             found["noise_scale"] = scale
-            found["gradient_agreement"] = _agreement(scale, len(rows))
+            found["gradient_agreement"] = complement(scale, len(rows))
         return found
-
-
-def _agreement(scale: Value, num_samples: int) -> Value:
-    low, high = 1 / (1 + scale.high), 1 / (1 + scale.low)
-    value = 1 / (1 + scale.value)
-    return Value(value, (high - low) / (2 * t_quantile(num_samples - 1)), low, high)

@@ -13,6 +13,7 @@ from neuroexapt.analysis.estimators.intervals import t_quantile
 from neuroexapt.analysis.estimators.squares import (
     COLUMNS,
     blocks,
+    complement,
     interval_of,
     mean_of_rows,
     positive_interval,
@@ -72,8 +73,10 @@ class Sensitivity(Estimator):
         if share := ratio(taylor, total, high=1.0):
             found["taylor_share"] = share
             found["negligible_fraction"] = _negligible(rows, squares)
-        if effective := ratio(square_of_mean(squares[:, None]), square_of_mean(rows, power=2).times(width), high=1.0):
-            found["effective_unit_fraction"] = effective
+        square_of_sum = square_of_mean(squares[:, None])
+        unequal = square_of_mean(rows, power=2).times(width).plus(square_of_sum, -1.0)  # 0 where all matter alike
+        if odds := ratio(unequal, square_of_sum):
+            found["effective_unit_fraction"] = complement(odds, len(rows))
         return found
 
 

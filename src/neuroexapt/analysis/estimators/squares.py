@@ -52,7 +52,10 @@ class Jackknifed:
 
     def plus(self, other: Jackknifed, factor: float = 1.0) -> Jackknifed:
         """Returns ``self + factor * other``, of the same rows."""
-        return Jackknifed(self.whole + factor * other.whole, self.without + factor * other.without)
+        noise = self.noise + factor * other.noise
+        return Jackknifed(
+            self.whole + factor * other.whole, self.without + factor * other.without, noise, self.is_scale
+        )
 
     def times(self, factor: float) -> Jackknifed:
         """Returns it in another unit."""
@@ -194,6 +197,12 @@ def ratio(top: Jackknifed, bottom: Jackknifed, *, high: float = math.inf) -> Val
     spread = float(error.norm()) / u if math.isfinite(upper) else math.inf
     value = min(value, high)
     return Value(value, spread, min(lower, value), min(max(upper, value), high))
+
+
+def complement(odds: Value, num_rows: int) -> Value:
+    """Returns 1 / (1 + odds), in [0, 1]."""
+    low, high = 1 / (1 + odds.high), 1 / (1 + odds.low)
+    return Value(1 / (1 + odds.value), (high - low) / (2 * t_quantile(num_rows - 1)), low, high)
 
 
 def _fieller(t: float, u: float, top: Tensor, bottom: Tensor) -> tuple[float, float]:
