@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from neuroexapt.analysis.estimators.base import Value
-from neuroexapt.analysis.estimators.intervals import groups_of, influenced, jackknifed
+from neuroexapt.analysis.estimators.intervals import groups_of, influenced, interval, jackknifed, standard_error
 from neuroexapt.analysis.estimators.standardised import StandardRows, again, block_bytes
 
 FOLDS = 4  # of the rows, each held out once
+_DOUBT = 0.5  # share of the upper bound's bias that its correction may leave
 _SMALLEST = 1e-6  # eigenvalues below this share of the largest are rounding
 
 
@@ -132,7 +133,7 @@ def entropy_bounds(rows: StandardRows) -> tuple[Value, Value]:
     logs = means.clamp(min=1e-12).log()
     rest_log = math.log(max(rest, 1e-12) / num_rest) if num_rest else 0.0
     upper = math.log(d) - (float(means @ logs) + rest * rest_log) / d
-    upper += float((squares.var(0).double() / means.clamp(min=1e-12)).sum()) / (2 * n * d)
+    bias = float((squares.var(0).double() / means.clamp(min=1e-12)).sum()) / (2 * n * d)
     held = (squares @ (logs - rest_log).float()).double()
     del squares
 
@@ -156,4 +157,5 @@ def entropy_bounds(rows: StandardRows) -> tuple[Value, Value]:
         sampled -= z @ shares[0]
         held -= z @ shares[1]
     held += (rest_log - unreached) * norms
-    return influenced(lower, -sampled / d), influenced(upper, -held / d)
+    spread = math.hypot(standard_error(held) / d, _DOUBT * bias)
+    return influenced(lower, -sampled / d), interval(upper + bias, spread, n - 1)

@@ -57,8 +57,7 @@ class StandardRows:
     def of(features: Tensor) -> StandardRows:
         """Finds what varies; holds four numbers a unit."""
         deviation, mean = torch.std_mean(features, 0, correction=0, keepdim=True)
-        varies = (features.amin(0) < features.amax(0)) & (deviation > _ROUNDING * mean.abs())[0]
-        units = varies.nonzero()[:, 0]
+        units = (deviation > _ROUNDING * mean.abs())[0].nonzero()[:, 0]
         return StandardRows(features, units, mean[:, units], deviation[:, units])
 
     @property
