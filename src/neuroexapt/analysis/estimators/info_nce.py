@@ -44,7 +44,7 @@ class InfoNCE(Estimator):
         assert sample.targets is not None
         count, columns = sample.pooled.shape
         classes = len(set(sample.targets.tolist()))
-        return probe_bytes(count, columns, classes) + 8 * count * (2 * columns + 2 * classes + 3 * CANDIDATES)
+        return probe_bytes(count, columns, classes) + 8 * count * CANDIDATES
 
     def estimate(self, sample: LayerSample) -> Mapping[str, Value]:
         """See ``values``."""

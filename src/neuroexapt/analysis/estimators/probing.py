@@ -165,8 +165,8 @@ class LabelProbe:
 
 def probe_bytes(num_rows: int, num_columns: int, num_classes: int) -> int:
     """Returns the most that ``fit_probe`` holds besides its arguments."""
-    choices = 3 * len(RIDGES) * len(SCALES) + 12
-    return 8 * (num_rows * (5 * num_columns + choices + 6 * num_classes) + 5 * num_columns**2)
+    choices = 3 * len(RIDGES) * len(SCALES) + 24
+    return 8 * (num_rows * (6 * num_columns + choices + 8 * num_classes) + 4 * num_columns**2)
 
 
 def fit_probe(rows: Tensor, classes: Tensor, num_classes: int) -> LabelProbe:
