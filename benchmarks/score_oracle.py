@@ -43,7 +43,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
 EPOCHS_BEFORE, EPOCHS_AFTER, BATCH, GROWTH = 6, 4, 64, 2.0
 SHARE, SAMPLES = 0.02, 256  # the defaults of the configuration
 NO_LIMIT, ALL_SAMPLES = 10**11, 1024
-T_95 = {2: 4.303, 4: 2.776}
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+REPEAT = 500  # added to the seed of the order of batches where everything is tried once more
 
 
 class PlainResidual(Score):
@@ -68,6 +69,7 @@ class PlainResidual(Score):
         return squared_mean_of((new * asked).sum(1)) if junction.is_diagonal else squared_mean(new, asked)
 
 
+DERIVED = [f"residual {form} {limit}" for limit in ("cap", "all") for form in ("per FLOP", "lower end")]
 FORMS: dict[str, Score] = {**SCORES, "plain_residual": PlainResidual()}
 
 
@@ -119,7 +121,7 @@ def scored(surgeon: nx.Surgeon, found: list[Assay], data: DataSplits, seed: int)
 
 
 def one_seed(
-    kind: str, seed: int, data: DataSplits, done: dict[str, Any], save: Callable[[dict[str, Any]], None]
+    kind: str, seed: int, data: DataSplits, done: dict[str, Any], save: Callable[[dict[str, Any]], None], again: bool
 ) -> None:
     """Trains, scores and tries every candidate that is not in ``done`` yet."""
     torch.manual_seed(seed)
@@ -132,24 +134,26 @@ def one_seed(
     start, after = Snapshot(model, optimizer, ()), range(EPOCHS_BEFORE, EPOCHS_BEFORE + EPOCHS_AFTER)
     if "scores" not in done:
         save({"scores": scored(surgeon, found, data, seed)})
-    if "control" not in done:
-        before = validation_loss(model, data)
-        train(model, optimizer, data, after, seed)
-        save({"control": validation_loss(model, data), "before": before})
-    for index, candidate in enumerate(found):
-        if str(index) in done:
-            continue
-        start.restore()
-        row = {"kind": type(candidate.mutation).__name__, "what": candidate.description, "flops": candidate.flop_delta}
-        try:
-            patch = surgeon.apply(candidate.mutation)
-        except SurgeryError as error:
-            save({str(index): {**row, "refused": str(error)}})
-            continue
-        train(model, optimizer, data, after, seed)
-        save({str(index): {**row, "loss": validation_loss(model, data)}})
-        optimizer.zero_grad()
-        surgeon.revert(patch)
+    for order, mark in ((seed, ""), *(((seed + REPEAT, " again"),) if again else ())):
+        if f"control{mark}" not in done:
+            start.restore()
+            train(model, optimizer, data, after, order)
+            save({f"control{mark}": validation_loss(model, data)})
+        for index, candidate in enumerate(found):
+            if f"{index}{mark}" in done:
+                continue
+            start.restore()
+            row: dict[str, Any] = {"kind": type(candidate.mutation).__name__, "what": candidate.description}
+            row["flops"] = candidate.flop_delta
+            try:
+                patch = surgeon.apply(candidate.mutation)
+            except SurgeryError as error:
+                save({f"{index}{mark}": {**row, "refused": str(error)}})
+                continue
+            train(model, optimizer, data, after, order)
+            save({f"{index}{mark}": {**row, "loss": validation_loss(model, data)}})
+            optimizer.zero_grad()
+            surgeon.revert(patch)
 
 
 def ranks(values: list[float]) -> list[float]:
@@ -182,12 +186,12 @@ def summary(kind: str, seeds: list[dict[str, Any]]) -> list[str]:
     """The table of one network."""
     lines = [
         "| score | samples read, share of FLOPs | rank correlation, all kinds | within Widen | within all kinds "
-        "| gain of its first choice, % of the control's loss |",
-        "|---|---|---|---|---|---|",
+        "| gain of its first choice, % of the control's loss | less that of uniform's |",
+        "|---|---|---|---|---|---|---|",
     ]
-    names = [*seeds[0]["scores"], "residual per FLOP all", "residual lower end all", "uniform order"]
+    names = [*seeds[0]["scores"], *DERIVED, "uniform order"]
     for name in names:
-        columns: list[list[float]] = [[], [], [], []]
+        columns: list[list[float]] = [[], [], [], [], []]
         read = share = math.nan
         for run in seeds:
             tried = [(int(k), row) for k, row in run.items() if k.isdigit() and "loss" in row]
@@ -200,6 +204,7 @@ def summary(kind: str, seeds: list[dict[str, Any]]) -> list[str]:
             columns[2].append(spearman(centred(ranks(scores), kinds), centred(ranks(gains), kinds)))
             first = max(range(len(scores)), key=lambda i: (scores[i], -i))
             columns[3].append(100 * gains[first] / run["control"])
+            columns[4].append(100 * (gains[first] - gains[0]) / run["control"])
         what = "-" if math.isnan(read) else f"{read:.0f}, {100 * share:.2f} %"
         lines.append(f"| {name} | {what} | " + " | ".join(with_interval(c) for c in columns) + " |")
     return [f"## {kind}", "", *lines, "", *extremes(seeds), ""]
@@ -215,15 +220,14 @@ def values_of(name: str, run: dict[str, Any], tried: list[tuple[int, Any]]) -> t
     """The scores of the candidates that were tried, what is not defined as 0, with samples read and share of FLOPs."""
     if name == "uniform order":
         return [-float(i) for i, _ in tried], math.nan, math.nan
-    base = "residual all" if name.startswith("residual per") or name.startswith("residual lower") else name
+    base = f"residual {name.rpartition(' ')[2]}" if name in DERIVED else name
     rows = run["scores"][base]
     read = max((r.get("samples", 0) for r in rows), default=0)
-    if name == "residual per FLOP all":
-        found = [max(rows[i].get("value", 0.0), 0.0) / max(row["flops"], 1) for i, row in tried]
-    elif name == "residual lower end all":
-        found = [rows[i].get("value", 0.0) - 2 * rows[i].get("spread", 0.0) for i, _ in tried]
-    else:
-        found = [rows[i].get("value", 0.0) for i, _ in tried]
+    found = [rows[i].get("value", 0.0) for i, _ in tried]
+    if "per FLOP" in name:
+        found = [max(value, 0.0) / max(row["flops"], 1) for value, (_, row) in zip(found, tried, strict=True)]
+    elif "lower end" in name:
+        found = [value - 2 * rows[i].get("spread", 0.0) for value, (i, _) in zip(found, tried, strict=True)]
     return found, read, rows[-1]["share"]
 
 
@@ -241,16 +245,34 @@ def extremes(seeds: list[dict[str, Any]]) -> list[str]:
         for kind, gain in gains:
             kinds.setdefault(kind, []).append(gain)
     by_kind = "; ".join(f"{kind} {statistics.mean(g):+.1f} ({len(g)})" for kind, g in kinds.items())
-    return [
+    ceiling = [repeatability(run) for run in seeds if "control again" in run]
+    lines = [
         f"Best candidate: {with_interval(best)} %; mean candidate (a choice at random): {with_interval(mean)} %.",
         f"Mean gain in % by kind, with the number tried: {by_kind}.",
     ]
+    if ceiling:
+        measured = ", ".join(f"{value:+.2f}" for value in ceiling)
+        lines.append(
+            f"Rank correlation of the measured gains with those in another order of the batches, by seed: {measured}; "
+            "no score can be expected to do better."
+        )
+    return lines
+
+
+def repeatability(run: dict[str, Any]) -> float:
+    """Rank correlation of the gains of the same edits with two orders of the batches."""
+    both = [k for k, row in run.items() if k.isdigit() and "loss" in row and "loss" in run.get(f"{k} again", {})]
+    return spearman(
+        [run["control"] - run[k]["loss"] for k in both],
+        [run["control again"] - run[f"{k} again"]["loss"] for k in both],
+    )
 
 
 def main() -> None:
     """Runs what is missing and writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--repeated", type=int, default=2, help="seeds whose trials are made again in another order")
     parser.add_argument("--models", nargs="*", default=list(MODELS), choices=list(MODELS))
     parser.add_argument("--out", type=Path, default=Path("runs/score_oracle.jsonl"))
     options = parser.parse_args()
@@ -271,7 +293,7 @@ def main() -> None:
                 with options.out.open("a") as file:
                     file.write(json.dumps({"model": kind, "seed": seed, "row": row}) + "\n")
 
-            one_seed(kind, seed, data, run, save)
+            one_seed(kind, seed, data, run, save, seed < options.repeated)
             print(kind, seed, flush=True)
         lines += summary(kind, [runs[kind, seed] for seed in range(options.seeds)])
         print("\n".join(lines), flush=True)

@@ -9,7 +9,6 @@ from neuroexapt.analysis.scores import JunctionShape, Score
 
 LEAST_SAMPLES = 8
 MAX_ROWS = 1024  # of one junction
-PASS_FACTOR = 3  # of a forward: it, and at most twice as much for the way back to the junctions
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def affordable(
     """Chooses samples and rows, the most of ``samples * sqrt(rows)``: rows of one sample repeat each other.
 
     Args:
-        pass_flops: Forward FLOPs of one sample through all twins.
+        pass_flops: Of one sample through all twins, there and back.
         candidates: The junctions of each.
         score: Whose arithmetic it is.
         effort: The limits.
@@ -68,7 +67,7 @@ def affordable(
     """
     most_rows = max((shape.rows for shapes in candidates for shape in shapes), default=1)
     best: Size | None = None
-    for samples in _falling(min(effort.max_samples, effort.max_flops // max(PASS_FACTOR * pass_flops, 1))):
+    for samples in _falling(min(effort.max_samples, effort.max_flops // max(pass_flops, 1))):
         rows = 1
         while rows < 2 * most_rows and (rows == 1 or samples * rows <= MAX_ROWS):
             flops = flops_of(pass_flops, candidates, score, samples, rows)
@@ -96,4 +95,4 @@ def flops_of(
 ) -> int:
     """Returns what reading and scoring takes at most."""
     arithmetic = sum(score.flops(sized(shape, samples, rows)) for shapes in candidates for shape in shapes)
-    return PASS_FACTOR * samples * pass_flops + arithmetic
+    return samples * pass_flops + arithmetic

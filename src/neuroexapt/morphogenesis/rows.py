@@ -36,7 +36,7 @@ def columns_of(layer: PlainLayer, inputs: Tensor, output: Tensor, positions: Ten
     if getattr(layer, "groups", 1) != 1 or len(inputs) != len(output):
         return None
     size = () if is_last(layer) else output.shape[2:]
-    found = [inputs_at(layer, inputs, size, each) for each in positions.T]
+    found = [inputs_at(layer, inputs, size, each) for each in positions.cpu().T]
     kept = [each for each in found if each is not None]
     return torch.stack(kept, 1) if len(kept) == len(found) and kept else None
 

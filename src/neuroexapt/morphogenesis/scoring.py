@@ -19,7 +19,7 @@ from neuroexapt.morphogenesis.ears import ears_of
 from neuroexapt.morphogenesis.effort import LEAST_SAMPLES, Effort, Size, affordable, fits, flops_of, sized
 from neuroexapt.morphogenesis.junctions import Place, piece_paths, places_of
 from neuroexapt.morphogenesis.listening import Ear, Listener
-from neuroexapt.morphogenesis.twins import Twin, packed
+from neuroexapt.morphogenesis.twins import Twin, packed, there_and_back
 from neuroexapt.surgery.checking.structure import edited_twin, structure_of
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
@@ -79,7 +79,7 @@ def score_all(
     jobs = _jobs(graph, found, score, effort, reasons)
     ears = [shapes for job in jobs for shapes in job.ears.values()]
     shapes = [[ear.shape for ear in each] for each in ears]
-    pass_flops = sum(job.twin.flops for job in jobs)
+    pass_flops = sum(there_and_back(graph, job.twin) for job in jobs)
     size = affordable(pass_flops, shapes, score, effort)
     if size is None or not jobs:
         least = flops_of(pass_flops, shapes, score, LEAST_SAMPLES, 1)

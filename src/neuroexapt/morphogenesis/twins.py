@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from neuroexapt.graph import ModelGraph
 from neuroexapt.surgery import Plan
+from neuroexapt.surgery.pieces import PositionAttention
 
+FACTOR, ATTENTION_FACTOR = 3, 4  # of a forward, for it and the way back; fused attention goes through 2.5 times
 MAX_ADDED = 2.0  # FLOPs that one twin adds, over those of the model; bounds its activations too
 
 
@@ -50,6 +53,17 @@ def packed(plans: Sequence[Plan], added_flops: Sequence[int], flops: int) -> tup
     return tuple(
         Twin(tuple(box), joined([plans[i] for i in box]), flops + sum(added_flops[i] for i in box)) for box in boxes
     )
+
+
+def there_and_back(graph: ModelGraph, twin: Twin) -> int:
+    """Returns the most FLOPs that one sample's forward and backward to the junctions takes; no weight gets a gradient.
+
+    Going back through a product of an activation and a weight takes as much as going there, through one of two
+    activations twice as much.
+    """
+    has_attention = any("scaled_dot_product" in operation.operator for operation in graph.tape)
+    has_attention |= any(graft.piece == PositionAttention.__name__ for graft in twin.plan.grafts)
+    return twin.flops * (ATTENTION_FACTOR if has_attention else FACTOR)
 
 
 def joined(plans: Sequence[Plan]) -> Plan:
