@@ -254,7 +254,7 @@ def extremes(seeds: list[dict[str, Any]]) -> list[str]:
         measured = ", ".join(f"{value:+.2f}" for value in ceiling)
         lines.append(
             f"Rank correlation of the measured gains with those in another order of the batches, by seed: {measured}; "
-            "no score can be expected to do better."
+            "a score that knew every gain would reach about its square root."
         )
     return lines
 
