@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_it_stays_within_the_bytes_that_it_states(name: str, num_samples: int, w
             if isinstance(rows := getattr(sample, field.name), Tensor):
                 live.set_apart(rows)  # a view of the rows takes nothing
         live.peak_bytes = 0
-        estimator.estimate(sample)
+        estimator.estimate(replace(sample))  # which holds nothing that the first call has found
     assert live.peak_bytes <= ALLOWANCE * estimator.workspace_bytes(sample)
 
 
@@ -64,11 +65,26 @@ def test_a_budget_that_is_too_small_is_refused_before_anything_is_made(name: str
 def test_the_same_rows_give_the_same_numbers_and_nothing_else_is_touched(name: str) -> None:
     sample, untouched = draw("duplicated", 64, 0), draw("duplicated", 64, 0)
     state = torch.get_rng_state()
-    first, second = (ESTIMATORS[name].measure("layer", sample, ENOUGH) for _ in range(2))
+    first, second = (ESTIMATORS[name].measure("layer", each, ENOUGH) for each in (sample, replace(sample)))
     assert first == second
     assert torch.equal(torch.get_rng_state(), state)
     for view in (*ESTIMATORS[name].views, "low", "high"):
         assert torch.equal(getattr(sample, view), getattr(untouched, view))
+
+
+def test_what_estimators_share_changes_no_number_whichever_comes_first_and_is_small() -> None:
+    sample = draw("low_rank", 96, 0)
+    alone = {name: estimator.measure("layer", replace(sample), ENOUGH) for name, estimator in ESTIMATORS.items()}
+    for order in (list(ESTIMATORS), list(reversed(ESTIMATORS))):
+        shared = replace(sample)
+        with LiveStorages() as live:
+            for field in fields(shared):
+                if isinstance(rows := getattr(shared, field.name), Tensor):
+                    live.set_apart(rows)
+            together = {name: ESTIMATORS[name].measure("layer", shared, ENOUGH) for name in order}
+            gc.collect()
+            assert live.num_bytes <= 3 * 8 * len(sample)
+        assert together == alone
 
 
 @every_family

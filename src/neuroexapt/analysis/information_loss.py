@@ -48,7 +48,8 @@ def information_loss(
 ) -> tuple[EdgeEvidence, ...]:
     """Returns the loss along every edge between layers that have pooled rows and classes.
 
-    Every probe is fitted once. Memory: that of one probe, and three numbers for each row of each layer.
+    A probe that an estimator has fitted is not fitted again. Memory: that of one probe, and three numbers
+    for each row of each layer.
 
     Args:
         layers: In the order in which they run.
@@ -93,12 +94,20 @@ class _Told:
 def _told(sample: LayerSample, count: int, max_bytes: int) -> _Told | None:
     if sample.pooled is None or sample.targets is None:
         return None
-    pooled, targets = sample.pooled[:count], sample.targets[:count]
-    needed = sample.num_bytes + probe_bytes(count, pooled.shape[1], len(set(targets.tolist())))
+    classes = len(set(sample.targets[:count].tolist()))
+    needed = sample.num_bytes + probe_bytes(count, sample.pooled.shape[1], classes)
+    if count < len(sample):
+        sample = LayerSample(
+            features=sample.features[:count],
+            low=sample.low,
+            high=sample.high,
+            pooled=sample.pooled[:count],
+            targets=sample.targets[:count],
+        )
     if needed > max_bytes:
         return None
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
-        probe = probe_of(pooled, targets)
+        probe = probe_of(sample)
     return None if probe is None else _Told.of(probe, needed)
 
 

@@ -11,6 +11,7 @@ import torch
 from neuroexapt.analysis.estimators.base import Estimator, Value
 from neuroexapt.analysis.estimators.regression import (
     NOTHING,
+    ROOM,
     Fit,
     basis,
     fit,
@@ -57,12 +58,12 @@ class Context(Estimator):
         assert sample.inputs is not None
         assert sample.gradients is not None
         assert sample.pooled is not None
-        rows = spread_rows(sample.inputs)
-        gradients, pooled = sample.gradients[rows], sample.pooled[rows].double()
-        inputs, _ = basis(sample.inputs[rows])
-        room = room_for(*inputs.shape)
+        given = sample.inputs
+        room = sample.once(ROOM, lambda: room_for(*spread_rows(given)[1].shape))
         if room < 1:
             return {}
+        rows, inputs, _ = spread_rows(given)
+        gradients, pooled = sample.gradients[rows], sample.pooled[rows].double()
         alone, asked = fit(inputs, gradients), Fit.nothing(sample.gradients).of_row
         if float(alone.errors[0]) <= NOTHING * float(asked.mean()):
             return {}

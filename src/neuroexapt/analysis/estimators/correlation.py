@@ -10,7 +10,7 @@ import torch
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
 from neuroexapt.analysis.estimators.intervals import influenced
-from neuroexapt.analysis.estimators.spectrum import mean_square_correlation, spectrum_bytes
+from neuroexapt.analysis.estimators.spectrum import spectrum_bytes, square_correlation
 from neuroexapt.analysis.estimators.standardised import StandardRows, block_bytes, block_size
 from neuroexapt.analysis.watching import LayerSample
 
@@ -49,7 +49,7 @@ class Correlation(Estimator):
         rows = StandardRows.of(sample.features)
         if rows.num_units < 2:
             return {}
-        squares = mean_square_correlation(rows)
+        squares = square_correlation(sample, rows)
         return {
             "mean_absolute_correlation": _mean_absolute(rows, math.sqrt(squares.high)),
             "mean_square_correlation": squares,

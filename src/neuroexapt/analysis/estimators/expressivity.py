@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
 from neuroexapt.analysis.estimators.regression import (
+    ROOM,
     Fit,
-    basis,
     fit,
     open_to,
     ridge,
@@ -56,12 +56,12 @@ class Expressivity(Estimator):
         """See ``values``; nothing where there is no gradient."""
         assert sample.inputs is not None
         assert sample.gradients is not None
-        rows = spread_rows(sample.inputs)
+        rows, left, singular = spread_rows(sample.inputs)
+        sample.once(ROOM, lambda: room_for(*left.shape))
         gradients = sample.gradients[rows]
         everywhere, asked = float(Fit.nothing(sample.gradients).of_row.sum()), Fit.nothing(gradients)
         if not float(asked.errors):
             return {}
-        left, singular = basis(sample.inputs[rows])
         if room_for(*left.shape) < 0:
             return {"expressivity_gap": replace(share(ridge(left, singular, gradients), asked), low=0.0)}
         gap = share(fit(left, gradients), asked)

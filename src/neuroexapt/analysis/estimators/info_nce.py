@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
 from neuroexapt.analysis.estimators.intervals import standard_error, t_quantile
-from neuroexapt.analysis.estimators.probing import ROWS_PER_CLASS, Discriminant, fit_probe, numbered, probe_bytes
+from neuroexapt.analysis.estimators.probing import ROWS_PER_CLASS, log_ratios, numbered, probe_bytes, probe_of
 from neuroexapt.analysis.watching import LayerSample
 
 CANDIDATES = 16
@@ -24,7 +24,8 @@ class InfoNCE(Estimator):
     """The bound of van den Oord et al. 2018 (equations 4 and 5; Poole et al. 2019, equation 10) on I(Y; H).
 
     Given the label of one of N rows, a critic says which row it is. The critic is the log-ratio p(y | h) / p(y) of the
-    linear probe (``probing.py``), fitted without the candidates. Unlike ``label_probe`` it needs no entropy of the
+    linear probe (``probing.py``), fitted without the candidates; only its ridge and scale, two numbers, are those that
+    are best on held-out rows among all. Unlike ``label_probe`` it needs no entropy of the
     label, and it can't be over log N. The true value is that of a critic fitted to unlimited rows. The value is a lower
     bound of it; the interval ends at what a critic reaches that has seen the candidates, and chance added.
     """
@@ -39,7 +40,7 @@ class InfoNCE(Estimator):
     )
 
     def workspace_bytes(self, sample: LayerSample) -> int:
-        """One probe of all rows and one without a fold, and the ratios of all pairs in a set."""
+        """The probe of all rows, or one without a fold, and the ratios of all pairs in a set."""
         assert sample.pooled is not None
         assert sample.targets is not None
         count, columns = sample.pooled.shape
@@ -54,6 +55,8 @@ class InfoNCE(Estimator):
         count = len(classes)
         if count < MIN_ROWS or num_classes < 2:
             return {}
+        probe = probe_of(sample)
+        assert probe is not None
         rows = sample.pooled.double()
         candidates = min(CANDIDATES, count // MIN_SETS)
         sets = count // candidates
@@ -62,28 +65,26 @@ class InfoNCE(Estimator):
         member[candidates * sets :] = -1  # these are only fitted to
         for fold in range(min(FOLDS, sets)):
             is_out = (member >= 0) & (member % FOLDS == fold)
-            probe = fit_probe(rows[~is_out], classes[~is_out], num_classes)
             chosen = torch.arange(fold, sets, FOLDS)[:, None] + sets * torch.arange(candidates)
-            held[fold::FOLDS] = _told_apart(probe.fit, probe.held_out_choice, rows, classes, chosen)
-        whole = fit_probe(rows, classes, num_classes)
+            asked = rows[chosen.flatten()]
+            ratios = log_ratios(rows[~is_out], classes[~is_out], num_classes, probe.held_out_choice, asked)
+            held[fold::FOLDS] = _told_apart(ratios, classes[chosen])
         chosen = torch.arange(sets)[:, None] + sets * torch.arange(candidates)
-        seen = _told_apart(whole.fit, whole.halfway_choice, rows, classes, chosen)
+        asked = rows[chosen.flatten()]
+        ratios = log_ratios(rows, classes, num_classes, probe.halfway_choice, asked)
+        seen = _told_apart(ratios, classes[chosen])
         is_blind = count < ROWS_PER_CLASS * num_classes
         return {"label_information_nce": _with_interval(held, seen, math.log(candidates), is_blind)}
 
 
-def _told_apart(fit: Discriminant, choice: tuple[float, float], rows: Tensor, classes: Tensor, sets: Tensor) -> Tensor:
+def _told_apart(ratios: Tensor, labels: Tensor) -> Tensor:
     """The bound by each set of rows: float64 ``[sets]``.
 
     Args:
-        fit: The critic.
-        choice: Its ridge and scale.
-        rows: All of them.
-        classes: Theirs.
-        sets: Rows of each set, int64 ``[sets, candidates]``.
+        ratios: Of all rows of all sets, by the critic: ``[sets * candidates, K]``.
+        labels: Of the rows of each set, int64 ``[sets, candidates]``.
     """
-    ratios, labels = fit.log_ratios(rows[sets.flatten()], choice), classes[sets]
-    count, candidates = sets.shape
+    count, candidates = labels.shape
     pairs = ratios.view(count, candidates, -1).gather(2, labels[:, None, :].expand(-1, candidates, -1))
     own = pairs.diagonal(dim1=1, dim2=2)
     return (own - pairs.logsumexp(1) + math.log(candidates)).mean(1)

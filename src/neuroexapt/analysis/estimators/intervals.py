@@ -31,9 +31,14 @@ def t_quantile(degrees_of_freedom: int) -> float:
     return z + (z**3 + z) / (4 * v) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
 
 
+def groups_count(num_rows: int) -> int:
+    """Returns how many groups of rows are left out in turn; row i is in group i modulo this."""
+    return min(GROUPS, num_rows)
+
+
 def groups_of(num_rows: int) -> list[Tensor]:
     """Returns, for each group, the rows that stay when it is left out: int64 indices; groups are interleaved."""
-    count = min(GROUPS, num_rows)
+    count = groups_count(num_rows)
     rows = torch.arange(num_rows)
     return [rows[rows % count != group] for group in range(count)]
 

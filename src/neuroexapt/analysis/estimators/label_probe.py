@@ -39,9 +39,7 @@ class LabelInformation(Estimator):
 
     def estimate(self, sample: LayerSample) -> Mapping[str, Value]:
         """See ``values``."""
-        assert sample.pooled is not None
-        assert sample.targets is not None
-        probe = probe_of(sample.pooled, sample.targets)
+        probe = probe_of(sample)
         if probe is None:
             return {}
         found, whole = probe.information(), probe.entropy

@@ -18,12 +18,14 @@ from torch import Tensor
 
 from neuroexapt.analysis.estimators.base import Value
 from neuroexapt.analysis.estimators.intervals import standard_error, t_quantile
+from neuroexapt.analysis.watching import LayerSample
 
 RIDGES = (0.1, 1.0, 4.0)  # pseudo-rows for each column; they weigh less the more rows there are
 SCALES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # 0 is the class frequencies alone
 GROUPS = 5  # a row's ridge and scale are chosen on the other groups
 MIN_ROWS = 8
 ROWS_PER_CLASS = 4  # with fewer nothing is said from above
+_NUMBERS = 1 << 15  # logits at a time
 _FLAT = 1e-6  # of the largest standard deviation: a column that varies less is left out
 
 
@@ -48,16 +50,9 @@ class Discriminant:
     @staticmethod
     def fitted(rows: Tensor, classes: Tensor, num_classes: int) -> Discriminant:
         """Fits to rows ``[n, d]`` with classes ``[n]`` below ``num_classes``."""
-        center, deviation = rows.mean(0), rows.std(0)
-        is_flat = deviation <= _FLAT * deviation.max()
-        unit = torch.where(is_flat, 0.0, 1 / deviation.where(~is_flat, torch.ones_like(deviation)))
-        scaled = (rows - center) * unit
-        counts = torch.bincount(classes, minlength=num_classes).to(rows)
-        sums = torch.zeros(num_classes, rows.shape[1], dtype=rows.dtype).index_add_(0, classes, scaled)
-        scaled -= (sums / counts.clamp(min=1)[:, None])[classes]
-        scatter, axes = torch.linalg.eigh(scaled.T @ scaled)
-        means = sums / (counts + 1)[:, None] @ axes
-        return Discriminant(center, unit[:, None] * axes, scatter.clamp(min=0), means, counts)
+        center, unit, within, means, counts = _moments(rows, classes, num_classes)
+        scatter, axes = torch.linalg.eigh(within)
+        return Discriminant(center, unit[:, None] * axes, scatter.clamp(min=0), means @ axes, counts)
 
     def turned(self, rows: Tensor) -> Tensor:
         """Returns rows in the coordinates of ``means``."""
@@ -92,20 +87,46 @@ class Discriminant:
         distances.scatter_(1, classes[:, None], within[:, None])
         return -(strength - 1) / 2 * distances
 
-    def log_ratios(self, rows: Tensor, choice: tuple[float, float]) -> Tensor:
-        """Returns log p(class | row) / p(class) with a ridge and a scale: ``[n, K]``."""
-        ridge, scale = choice
-        prior = self.log_frequencies()
-        return (self.scores(self.turned(rows), ridge) * scale + prior).log_softmax(1) - prior
-
-    def log_frequencies(self) -> Tensor:
-        """Returns the logarithm of the frequency of each class, of which half a row more is taken to be there."""
-        return ((self.counts + 0.5) / (self.counts.sum() + 0.5 * len(self.counts))).log()
-
     def _inverse(self, ridge: float) -> tuple[Tensor, float]:
         """The inverse of scatter and ridge, and the rows that they stand for."""
         added = ridge * len(self.scatter)
         return 1 / (self.scatter + added), float(self.counts.sum()) - len(self.counts) + added
+
+
+def log_ratios(rows: Tensor, classes: Tensor, num_classes: int, choice: tuple[float, float], asked: Tensor) -> Tensor:
+    """Returns log p(class | row) / p(class) by discriminants of one ridge and scale: ``[m, K]``.
+
+    Args:
+        rows: That they are fitted to, float64 ``[n, d]``.
+        classes: Of these, below ``num_classes``.
+        num_classes: K.
+        choice: Ridge and scale.
+        asked: Rows that are looked at, ``[m, d]``.
+    """
+    center, unit, within, means, counts = _moments(rows, classes, num_classes)
+    added = choice[0] * len(center)
+    within.diagonal().add_(added)
+    weights = torch.cholesky_solve(means.T, torch.linalg.cholesky(within))
+    scores = ((asked - center) * unit) @ weights - (means * weights.T).sum(1) / 2
+    prior = _log_frequencies(counts)
+    return (scores * (choice[1] * (len(rows) - num_classes + added)) + prior).log_softmax(1) - prior
+
+
+def _moments(rows: Tensor, classes: Tensor, num_classes: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Centre, units (0 for a flat column), scatter within classes in these, means in these, and counts."""
+    center, deviation = rows.mean(0), rows.std(0)
+    is_flat = deviation <= _FLAT * deviation.max()
+    unit = torch.where(is_flat, 0.0, 1 / deviation.where(~is_flat, torch.ones_like(deviation)))
+    scaled = (rows - center) * unit
+    counts = torch.bincount(classes, minlength=num_classes).to(rows)
+    sums = torch.zeros(num_classes, rows.shape[1], dtype=rows.dtype).index_add_(0, classes, scaled)
+    scaled -= (sums / counts.clamp(min=1)[:, None])[classes]
+    return center, unit, scaled.T @ scaled, sums / (counts + 1)[:, None], counts
+
+
+def _log_frequencies(counts: Tensor) -> Tensor:
+    """The logarithm of the frequency of each class, of which half a row more is taken to be there."""
+    return ((counts + 0.5) / (counts.sum() + 0.5 * len(counts))).log()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,7 +142,6 @@ class LabelProbe:
             largest. With the row it is too high by about as much as without it is too low, so the mean has an error of
             second order only (the argument of Akaike 1974).
         num_classes: Seen in these rows.
-        fit: To all rows.
         held_out_choice: Ridge and scale that are best on held-out rows.
         halfway_choice: Those of ``halfway``.
     """
@@ -131,7 +151,6 @@ class LabelProbe:
     held_out: Tensor
     halfway: Tensor
     num_classes: int
-    fit: Discriminant
     held_out_choice: tuple[float, float]
     halfway_choice: tuple[float, float]
 
@@ -166,7 +185,21 @@ class LabelProbe:
 def probe_bytes(num_rows: int, num_columns: int, num_classes: int) -> int:
     """Returns the most that ``fit_probe`` holds besides its arguments."""
     choices = 3 * len(RIDGES) * len(SCALES) + 24
-    return 8 * (num_rows * (6 * num_columns + choices + 8 * num_classes) + 4 * num_columns**2)
+    searched = 3 * _scales_at_once(num_rows * num_classes) * num_rows * num_classes
+    fitted = num_rows * (6 * num_columns + choices + 6 * num_classes) + 4 * num_columns**2
+    return 8 * (fitted + searched)
+
+
+def _scales_at_once(size: int) -> int:
+    """How many scales are looked at together, for so many scores: the fewer the more scores there are."""
+    return min(len(SCALES), max(1, _NUMBERS // size))
+
+
+def _of_own(prior: Tensor, scores: Tensor, classes: Tensor, scales: tuple[float, ...]) -> Tensor:
+    """log p(class of the row | row) at some scales: ``[scales, n]``."""
+    logits = torch.tensor(scales, dtype=scores.dtype)[:, None, None] * scores + prior
+    own = logits.gather(2, classes[:, None].expand(len(scales), -1, 1))[:, :, 0]
+    return own.sub_(logits.logsumexp(2))
 
 
 def fit_probe(rows: Tensor, classes: Tensor, num_classes: int) -> LabelProbe:
@@ -178,16 +211,17 @@ def fit_probe(rows: Tensor, classes: Tensor, num_classes: int) -> LabelProbe:
         num_classes: K.
     """
     fit, count = Discriminant.fitted(rows, classes, num_classes), len(rows)
-    turned, own = fit.turned(rows), classes[:, None]
+    turned, at_once = fit.turned(rows), _scales_at_once(count * num_classes)
     surprise = -(fit.counts[classes] / count).log()
-    prior = fit.log_frequencies()
+    prior = _log_frequencies(fit.counts)
     prior_without = (fit.counts + 0.5 - F.one_hot(classes, num_classes)).log()
     without_row, with_row = rows.new_empty(2, len(RIDGES) * len(SCALES), count)
     for index, ridge in enumerate(RIDGES):
         without, whole = fit.left_out_scores(turned, classes, ridge), fit.scores(turned, ridge)
-        for choice, scale in enumerate(SCALES, index * len(SCALES)):
-            without_row[choice] = torch.add(prior_without, without, alpha=scale).log_softmax(1).gather(1, own)[:, 0]
-            with_row[choice] = torch.add(prior, whole, alpha=scale).log_softmax(1).gather(1, own)[:, 0]
+        for start in range(0, len(SCALES), at_once):
+            part = slice(index * len(SCALES) + start, index * len(SCALES) + min(start + at_once, len(SCALES)))
+            without_row[part] = _of_own(prior_without, without, classes, SCALES[start : start + at_once])
+            with_row[part] = _of_own(prior, whole, classes, SCALES[start : start + at_once])
     choices = [(ridge, scale) for ridge in RIDGES for scale in SCALES]
     held_out = choices[int(without_row.sum(1).argmax())]
     halfway = with_row.add_(without_row).div_(2)
@@ -199,18 +233,26 @@ def fit_probe(rows: Tensor, classes: Tensor, num_classes: int) -> LabelProbe:
         held_out=_cross_chosen(without_row) + surprise,
         halfway=halfway[best] + surprise,
         num_classes=occurring,
-        fit=fit,
         held_out_choice=held_out,
         halfway_choice=choices[best],
     )
 
 
-def probe_of(pooled: Tensor, targets: Tensor) -> LabelProbe | None:
-    """Returns the probe of a layer's rows ``[n, d]``; nothing where there are too few, or only one class."""
-    classes, num_classes = numbered(targets)
-    if len(targets) < MIN_ROWS or num_classes < 2:
+def probe_of(sample: LayerSample) -> LabelProbe | None:
+    """Returns the probe of a layer's pooled rows; nothing where there are too few, or only one class.
+
+    A sample keeps it: three numbers a row.
+    """
+    return sample.once("label probe", lambda: _probe_of(sample))
+
+
+def _probe_of(sample: LayerSample) -> LabelProbe | None:
+    assert sample.pooled is not None
+    assert sample.targets is not None
+    classes, num_classes = numbered(sample.targets)
+    if len(classes) < MIN_ROWS or num_classes < 2:
         return None
-    return fit_probe(pooled.double(), classes, num_classes)
+    return fit_probe(sample.pooled.double(), classes, num_classes)
 
 
 def numbered(targets: Tensor) -> tuple[Tensor, int]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from neuroexapt.analysis.estimators.base import Estimator, Value
-from neuroexapt.analysis.estimators.spectrum import entropy_bounds, mean_square_correlation, spectrum_bytes
+from neuroexapt.analysis.estimators.spectrum import entropy_bounds, spectrum_bytes, square_correlation
 from neuroexapt.analysis.estimators.standardised import StandardRows
 from neuroexapt.analysis.watching import LayerSample
 
@@ -44,7 +44,7 @@ class Rank(Estimator):
         rows = StandardRows.of(sample.features)
         if rows.num_units < 2:
             return {}
-        effective, participation = ranks(rows)
+        effective, participation = ranks(sample, rows)
         return {
             "effective_rank": effective,
             "effective_rank_fraction": scaled(effective, 1 / rows.num_units),
@@ -53,10 +53,14 @@ class Rank(Estimator):
         }
 
 
-def ranks(rows: StandardRows) -> tuple[Value, Value]:
-    """Returns effective rank and participation ratio."""
+def ranks(sample: LayerSample, rows: StandardRows) -> tuple[Value, Value]:
+    """Returns effective rank and participation ratio, which the sample keeps."""
+    return sample.once("ranks", lambda: _ranks(sample, rows))
+
+
+def _ranks(sample: LayerSample, rows: StandardRows) -> tuple[Value, Value]:
     d = rows.num_units
-    squares = mean_square_correlation(rows)
+    squares = square_correlation(sample, rows)
     participation = Value(
         _participation(d, squares.value),
         _participation(d, squares.value) ** 2 * (d - 1) / d * squares.spread,

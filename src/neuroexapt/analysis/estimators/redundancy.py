@@ -58,7 +58,7 @@ class Redundancy(Estimator):
         rows = StandardRows.of(sample.features)
         if rows.num_units < 2:
             return {}
-        effective, _ = ranks(rows)
+        effective, _ = ranks(sample, rows)
         fraction = 1 / rows.num_units
         return {
             "redundancy": Value(

@@ -23,6 +23,7 @@ FEWEST = 10  # degrees of freedom, and
 SHARE = 5  # a fifth of the rows: fewer leave nothing to measure errors on
 PENALTIES = 10.0 ** torch.arange(-3.0, 5.0, dtype=torch.float64)  # of ridge, per singular value of a typical column
 ALONE = 0.05  # of its own error a row keeps at least: a fit goes through rows below, whatever they are
+ROOM = "room beside the inputs"  # that a sample keeps
 NOTHING = 1e-10  # of a mean square: roundings of float32 rows
 LEAST = 0.25  # of the variance of errors is taken for their own
 ROUNDING = 1e-9  # of a share of squares of float32 rows
@@ -74,9 +75,11 @@ def basis(columns: Tensor, of: Tensor | None = None) -> tuple[Tensor, Tensor]:
     scale = centred.norm(dim=0)
     is_constant = scale <= RANK * (given if of is None else of).norm(dim=0)
     centred *= torch.where(is_constant, 0.0, 1 / scale)
-    left, singular, _ = torch.linalg.svd(centred, full_matrices=False)
-    rank = int((singular > RANK * singular.amax()).sum()) if singular.numel() else 0
-    return left[:, :rank], singular[:rank]
+    is_wide = centred.shape[1] >= len(centred)
+    squares, vectors = torch.linalg.eigh(centred @ centred.T if is_wide else centred.T @ centred)
+    rank = int((squares > RANK**2 * squares[-1]).sum()) if squares.numel() else 0
+    singular, vectors = squares.flip(0)[:rank].sqrt_(), vectors.flip(1)[:, :rank]
+    return vectors if is_wide else (centred @ vectors).div_(singular), singular
 
 
 def room_for(num_rows: int, rank: int) -> int:
@@ -84,17 +87,18 @@ def room_for(num_rows: int, rank: int) -> int:
     return num_rows - 1 - rank - math.ceil(max(FEWEST, num_rows / SHARE))
 
 
-def spread_rows(columns: Tensor) -> Tensor:
-    """Returns which rows a fit says something about: bool ``[n]``; without those that it owes to themselves alone.
+def spread_rows(columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns which rows a fit says something about, bool ``[n]``, and the ``basis`` of their columns.
 
-    A unit that is on in one sample gives a column that fits this row and no other.
+    Without those that a fit owes to themselves alone: a unit that is on in one sample gives a column that fits this row
+    and no other.
     """
     rows = torch.ones(len(columns), dtype=torch.bool)
     while True:
-        left, _ = basis(columns[rows])
+        left, singular = basis(columns[rows])
         is_alone = 1 - 1 / len(left) - left.square().sum(1) < ALONE
         if room_for(*left.shape) < 0 or not bool(is_alone.any()):
-            return rows
+            return rows, left, singular
         rows[rows.clone()] = ~is_alone
 
 
@@ -114,7 +118,8 @@ def fit(left: Tensor, targets: Tensor) -> Fit:
     count, rank = left.shape
     freedom = count - 1 - rank
     kept = (1 - 1 / count - left.square().sum(1)).clamp_min(1 / count**2)
-    residual = _residual(left, targets, torch.ones(rank, dtype=torch.float64))
+    centred = targets.double() - targets.double().mean(0)
+    residual = centred - left @ (left.T @ centred)
     squares, covariance = residual.square().sum(1), residual.T @ residual / freedom
     of_row, part = squares / kept**2, freedom / count
     ways = torch.stack([squares.mean() / part, (squares / kept).mean(), of_row.mean() * part])
@@ -131,19 +136,16 @@ def ridge(left: Tensor, singular: Tensor, targets: Tensor) -> Fit:
         targets: ``[n, k]``.
     """
     count, best = len(left), None
+    centred = targets.double() - targets.double().mean(0)
+    along, leverage = left.T @ centred, left.square()
     for penalty in (*PENALTIES.tolist(), math.inf):
         shrink = singular.square() / (singular.square() + penalty)
-        kept = (1 - 1 / count - left.square() @ shrink).clamp_min(1 / count**2)
-        squares = _residual(left, targets, shrink).square_().sum(1) / kept**2
+        kept = (1 - 1 / count - leverage @ shrink).clamp_min(1 / count**2)
+        squares = torch.addmm(centred, left, along * shrink[:, None], alpha=-1).square_().sum(1) / kept**2
         if best is None or squares.sum() < best.sum():
             best = squares
     assert best is not None
     return Fit(best.mean()[None], best)
-
-
-def _residual(left: Tensor, targets: Tensor, shrink: Tensor) -> Tensor:
-    centred = targets.double() - targets.double().mean(0)
-    return centred - left @ (shrink[:, None] * (left.T @ centred))
 
 
 def share(part: Fit, whole: Fit, *, is_complement: bool = False) -> Value:

@@ -21,8 +21,16 @@ import torch
 from torch import Tensor
 
 from neuroexapt.analysis.estimators.base import Value
-from neuroexapt.analysis.estimators.intervals import groups_of, influenced, interval, jackknifed, standard_error
-from neuroexapt.analysis.estimators.standardised import StandardRows, again, block_bytes
+from neuroexapt.analysis.estimators.intervals import (
+    GROUPS,
+    groups_count,
+    influenced,
+    interval,
+    jackknifed,
+    standard_error,
+)
+from neuroexapt.analysis.estimators.standardised import StandardRows, block_bytes, block_size, without_groups
+from neuroexapt.analysis.watching import LayerSample
 
 FOLDS = 4  # of the rows, each held out once
 _DOUBT = 0.5  # share of the upper bound's bias that its correction may leave
@@ -60,9 +68,19 @@ def factor(rows: StandardRows) -> Factor:
 
 
 def spectrum_bytes(num_rows: int, width: int) -> int:
-    """The most that any function here holds: five Gram matrices, or the rows four times and three covariances."""
+    """The most that any function here holds.
+
+    Five Gram matrices, or the rows four times and three covariances; mean and deviation without each group of rows.
+    """
     held = 5 * num_rows**2 if num_rows <= width else 4 * num_rows * width + 3 * width**2
-    return 4 * held + block_bytes(num_rows, width) + 100 * num_rows
+    without = 8 * GROUPS * width
+    making = 50 * GROUPS * block_size(num_rows, width)
+    return max(4 * held, making) + without + block_bytes(num_rows, width) + 100 * num_rows
+
+
+def square_correlation(sample: LayerSample, rows: StandardRows) -> Value:
+    """Returns ``mean_square_correlation`` of a sample's features, which it keeps."""
+    return sample.once("mean square correlation", lambda: mean_square_correlation(rows))
 
 
 def mean_square_correlation(rows: StandardRows) -> Value:
@@ -71,24 +89,39 @@ def mean_square_correlation(rows: StandardRows) -> Value:
     ``sum r^2 = ||ZZ'||^2 / n^2 = ||Z'Z||^2 / n^2``. For independent units the mean r^2 of a sample is 1/(n - 1), which
     is taken off; the jackknife takes off the smaller bias for dependent ones.
     """
-    groups = groups_of(rows.num_rows)
-    whole, *repeated = (_excess(rows, kept) for kept in (torch.arange(rows.num_rows), *groups))
+    n = rows.num_rows
+    count = groups_count(n)
+    mean, inverse = rows.features.new_empty(2, count, rows.num_units)
+    for units, z in rows.blocks():
+        mean[:, units], inverse[:, units] = without_groups(z, count)
+        del z
+    mean, inverse = mean.mul_(rows.deviation).add_(rows.mean), inverse.div_(rows.deviation)
+    group = torch.arange(n) % count
+    whole = _excess(rows, torch.ones(n), rows.mean[0], 1 / rows.deviation[0])
+    repeated = [_excess(rows, (group != out).float(), mean[out], inverse[out]) for out in range(count)]
     return jackknifed(whole, repeated, low=0.0, high=1.0)
 
 
-def _excess(rows: StandardRows, kept: Tensor) -> float:
-    """Returns the mean r^2 of some of the rows above what independent units would show, over what is left to 1."""
-    n, d = len(kept), rows.num_units
-    if n <= d:
-        matrix = rows.features.new_zeros(n, n)
-        for _, z in rows.blocks():
-            chosen = again(z, kept)
-            matrix.addmm_(chosen, chosen.T)
-            del chosen
+def _excess(rows: StandardRows, is_kept: Tensor, mean: Tensor, inverse: Tensor) -> float:
+    """Returns the mean r^2 of some of the rows above what independent units would show, over what is left to 1.
+
+    Args:
+        rows: All of them.
+        is_kept: 1 for the rows that are meant, 0 for the others: ``[n]``.
+        mean: Of the units over these: ``[d]``.
+        inverse: One over their standard deviations: ``[d]``.
+    """
+    n, d = int(is_kept.sum()), rows.num_units
+    if rows.num_rows <= d:
+        matrix = rows.features.new_zeros(rows.num_rows, rows.num_rows)
+        for units in rows.slices():
+            z = rows.scaled(units, mean[units], inverse[units])
+            matrix.addmm_(z, z.T)
+            del z
+        squares = float(is_kept @ matrix.div_(n).square_() @ is_kept)
     else:
-        chosen = again(rows.block(slice(0, d)), kept)
-        matrix = chosen.T @ chosen
-    squares = float(matrix.div_(n).square_().sum(dtype=torch.float64))
+        z = rows.scaled(slice(0, d), mean, inverse).mul_(is_kept[:, None])
+        squares = float((z.T @ z).div_(n).square_().sum(dtype=torch.float64))
     null = 1 / (n - 1)
     return ((squares - d) / (d * (d - 1)) - null) / (1 - null)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 _UNITS = 256  # at a time
 _NUMBERS = 1 << 16  # at a time: with more rows, fewer units
+_STILL = 1e-6  # a variance below this share of that of all rows is rounding
 _ROUNDING = 1e-6  # a standard deviation below this share of the mean is rounding, not signal
 
 
@@ -72,14 +73,24 @@ class StandardRows:
 
     def block(self, units: slice) -> Tensor:
         """Returns the standardised rows of some units: float32 ``[n, len(units)]``, new memory."""
-        return self.features[:, self.units[units]].sub_(self.mean[:, units]).div_(self.deviation[:, units])
+        return self.scaled(units, self.mean[:, units], 1 / self.deviation[:, units])
+
+    def scaled(self, units: slice, mean: Tensor, factor: Tensor) -> Tensor:
+        """Returns the rows of some units less a mean, times a factor: float32 ``[n, len(units)]``, new memory."""
+        if self.num_units == self.features.shape[1]:
+            return (self.features[:, units] - mean).mul_(factor)
+        return self.features.index_select(1, self.units[units]).sub_(mean).mul_(factor)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yields the standardised rows of all units, ``block_size`` at a time."""
+        for units in self.slices():
+            yield units, self.block(units)
+
+    def slices(self) -> Iterator[slice]:
         """Yields all units, ``block_size`` at a time."""
         size = block_size(self.num_rows, self.num_units)
         for start in range(0, self.num_units, size):
-            units = slice(start, min(start + size, self.num_units))
-            yield units, self.block(units)
+            yield slice(start, min(start + size, self.num_units))
 
     def correlations(self) -> Iterator[Correlations]:
         """Yields the correlation matrix in blocks, each pair of blocks once: ``n d^2`` multiplications."""
@@ -99,6 +110,31 @@ class StandardRows:
         for _, block in self.blocks():
             gram.addmm_(block, block.T)
         return gram.div_(self.num_units)
+
+
+def without_groups(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Returns what standardises the rows that stay when one of some interleaved groups is left out.
+
+    Args:
+        z: Standardised rows ``[n, b]``.
+        count: Groups.
+
+    Returns:
+        Mean and one over the standard deviation of each unit without each group, float32 ``[count, b]``; the latter is
+        0 for a unit that then varies no more.
+    """
+    n, b = z.shape
+    sums = z.new_zeros(2, count, b)
+    for start in range(0, n, count):
+        part = z[start : start + count]
+        sums[0, : len(part)] += part
+        sums[1, : len(part)].addcmul_(part, part)
+    of_all = sums.sum(1, keepdim=True)
+    kept = n - torch.bincount(torch.arange(n) % count).double()[:, None]
+    mean, square = ((of_all - sums).double()).div_(kept)
+    variance = square.addcmul_(mean, mean, value=-1)
+    inverse = torch.where(variance > _STILL, variance.clamp_(min=_STILL).rsqrt(), 0.0)
+    return mean.float(), inverse.float()
 
 
 def again(z: Tensor, kept: Tensor) -> Tensor:

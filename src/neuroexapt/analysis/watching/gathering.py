@@ -83,10 +83,10 @@ def everybodys(sample: LayerSample, limit: int) -> LayerSample:
     """
     if num_processes() == 1:
         return sample
-    held = {f.name: getattr(sample, f.name) for f in fields(sample)}
+    held = {f.name: getattr(sample, f.name) for f in fields(sample) if f.init}
     own = {name for name, value in held.items() if isinstance(value, Tensor)}
     shared = set.intersection(*from_all(own))
-    for name in (f.name for f in fields(sample) if f.name in own):
+    for name in (name for name in held if name in own):
         if name not in shared:
             held[name] = None
         elif name in ("low", "high"):

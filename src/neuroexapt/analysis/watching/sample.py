@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ INPUTS = 128  # projections of a layer's inputs
 GRADIENTS = 64  # projections of the gradient at a layer's outputs
 WEIGHT_SIDE = 16  # the gradient of a weight is projected on both sides: 16 x 16
 MIN_SAMPLES = 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,7 @@ class LayerSample:
     targets: Tensor | None = None
     num_inputs: int = 0
     num_outputs: int = 0
+    _found: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -59,6 +63,20 @@ class LayerSample:
     def has(self, name: str) -> bool:
         """Whether a view of the layer was recorded."""
         return getattr(self, name) is not None
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """Returns what several estimators need of these rows, made by the first that asks.
+
+        It is held as long as the sample is, and counts in nobody's bytes: a few numbers of the whole layer, or a few
+        for each row; never anything as wide as the units. ``dataclasses.replace`` gives a sample that holds none.
+
+        Args:
+            name: The same wherever ``make`` gives the same.
+            make: Reads this sample and nothing else.
+        """
+        if name not in self._found:
+            self._found[name] = make()
+        return cast("T", self._found[name])
 
     @property
     def num_bytes(self) -> int:
