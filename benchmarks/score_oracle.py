@@ -31,8 +31,7 @@ from neuroexapt.errors import SurgeryError
 from neuroexapt.models import MLP, SmallResNet
 from neuroexapt.morphogenesis import Snapshot
 from neuroexapt.morphogenesis.assay import Assay, assay
-from neuroexapt.morphogenesis.effort import Effort
-from neuroexapt.morphogenesis.scoring import score_all
+from neuroexapt.morphogenesis.scoring import Effort, score_all
 
 RESULTS = Path(__file__).parent / "results"
 KINDS = ("Widen", "InsertLayer", "AddBranch", "AddResidual", "AddAttention", "AddPooling", "SplitUnits")

@@ -26,6 +26,8 @@ SETTINGS = [
     (["--set", "train.warmup_epochs=50"], "found warmup_epochs 50 with epochs"),
     (["--set", "morphogenesis.last_epoch=1"], "found last_epoch 1 before first_epoch 2"),
     (["--set", "morphogenesis.kinds=[Widn]"], "found 'Widn', needed some of"),
+    (["--set", "morphogenesis.score=tini"], "morphogenesis.score: found 'tini', needed some of residual, "),
+    (["--set", "evidence.estimators=[rnk]"], "Did you mean rank?"),
     (["--set", "morphogenesis.kinds=[]"], "morphogenesis.kinds: found [], needed a list of at least 1."),
     (["--set", "model.options.with=3"], "with"),
     (["--max-seconds", "-1"], "train.max_seconds: found -1.0, needed a number greater than 0."),

@@ -137,7 +137,7 @@ def test_two_configs_do_not_share_their_options():
         (MorphogenesisConfig, "max_flop_ratio", (1.0,), (0.5,)),
         (MorphogenesisConfig, "max_bytes", (None, 1), (0, 1.5)),
         (MorphogenesisConfig, "evidence_samples", (16,), (15,)),
-        (MorphogenesisConfig, "score", ("gradmax",), ("entropy",)),
+        (MorphogenesisConfig, "score", ("gradmax",), (1, None)),
         (MorphogenesisConfig, "score_fraction", (0.0, 0.9), (-0.1, 1.0)),
         (MorphogenesisConfig, "score_bytes", (1,), (0,)),
         (MorphogenesisConfig, "min_gain", (0.0, 0.5), (1.0, -0.1)),

@@ -288,6 +288,8 @@ def test_a_state_is_neither_saved_in_a_trial_nor_loaded_into_a_grown_model() -> 
 def test_unknown_kinds_and_evidence_without_data_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"unknown \['Melt'\]; known are"):
         Loop(kinds=("Melt",))
+    with pytest.raises(ConfigError, match=r"morphogenesis.score: found 'best', needed one of residual, "):
+        Loop(score="best")
     with pytest.raises(ConfigError, match=r"evidence.* no data"):
         Loop(policy="evidence")
     Loop(policy="evidence", max_events=0)

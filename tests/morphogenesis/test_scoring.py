@@ -18,10 +18,10 @@ from neuroexapt.events import ProposalMade
 from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis import Morphogenesis
 from neuroexapt.morphogenesis.assay import Assay, assay
-from neuroexapt.morphogenesis.effort import Effort
-from neuroexapt.morphogenesis.listening import Ear, Listener
-from neuroexapt.morphogenesis.rows import columns_of, placed_at, rows_of
-from neuroexapt.morphogenesis.scoring import Scores, score_all
+from neuroexapt.morphogenesis.scoring import Effort, Scores, score_all
+from neuroexapt.morphogenesis.scoring.recorder import Recorder
+from neuroexapt.morphogenesis.scoring.recordings import Recording
+from neuroexapt.morphogenesis.scoring.rows import columns_of, placed_at, rows_of
 from neuroexapt.surgery import Mutation, Surgeon, Widen
 from neuroexapt.surgery.pieces import LowRankBranch
 from train.tiny import Record
@@ -207,19 +207,19 @@ def test_nothing_is_left_behind_where_the_loss_fails(found: list[Assay]) -> None
 def test_hooks_are_removed_whatever_happens() -> None:
     model = nn.Sequential(nn.Linear(2, 3), LowRankBranch(3, 3, 1))
     shape = JunctionShape(1, 1, 3, 3)
-    ears = [
-        Ear("0", shape, torch.ones(2, dtype=torch.bool), ("0",), "reader"),
-        Ear("1", shape, None, ("0",), "reader"),
+    recordings = [
+        Recording("0", shape, torch.ones(2, dtype=torch.bool), ("0",), "reader"),
+        Recording("1", shape, None, ("0",), "reader"),
     ]
 
-    def listens_and_fails() -> None:
-        with Listener(model, ears, 0).installed():
+    def records_and_fails() -> None:
+        with Recorder(model, recordings, 0).installed():
             assert "branch" in vars(model[1])
             assert model[0]._forward_hooks
             raise MemoryError("injected")
 
     with pytest.raises(MemoryError, match="injected"):
-        listens_and_fails()
+        records_and_fails()
     assert "branch" not in vars(model[1])
     assert not any(module._forward_hooks for module in model.modules())
 

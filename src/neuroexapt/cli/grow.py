@@ -15,6 +15,8 @@ from typing import Any
 from rich.console import Console
 from torch import nn
 
+from neuroexapt.analysis.estimators import ESTIMATORS
+from neuroexapt.analysis.scores import SCORES
 from neuroexapt.cli.arguments import warn
 from neuroexapt.cli.display import Display
 from neuroexapt.cli.flags import ALLOWED_WITH_RESUME, add_flags, given, settings
@@ -167,14 +169,19 @@ def _check_names(config: GrowConfig) -> None:
     """Checks the names that the configuration itself cannot know, before anything is loaded or written.
 
     Raises:
-        InputError: There is no such device or mutation kind.
+        InputError: There is no such device, mutation kind, score or estimator.
     """
     pick_device(config.device)
-    for kind in config.morphogenesis.kinds:
-        if kind not in MUTATIONS:
-            near = difflib.get_close_matches(kind, MUTATIONS, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "Correct the name."
-            raise ConfigError(f"morphogenesis.kinds: found {kind!r}, needed some of {', '.join(MUTATIONS)}. {hint}")
+    for setting, names, known in (
+        ("morphogenesis.kinds", config.morphogenesis.kinds, MUTATIONS),
+        ("morphogenesis.score", (config.morphogenesis.score,), SCORES),
+        ("evidence.estimators", config.evidence.estimators or (), ESTIMATORS),
+    ):
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"Did you mean {near[0]}?" if near else "Correct the name."
+                raise ConfigError(f"{setting}: found {name!r}, needed some of {', '.join(known)}. {hint}")
 
 
 @contextmanager

@@ -85,7 +85,7 @@ class MorphogenesisConfig:
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
     max_bytes: PositiveInt | None = None  # of one training step, everything together, as predicted before an edit
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
-    score: Literal["residual", "gradient_norm", "tiny", "gradmax"] = "residual"  # growth score of every candidate
+    score: str = "residual"  # growth score of every candidate, one of analysis.scores.SCORES
     score_fraction: Fraction = 0.02  # FLOPs that scoring may take, of those of training since the last time
     score_bytes: PositiveInt = 16 << 20  # rows and workspace of one candidate's score
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from neuroexapt.analysis.scores import SCORES
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import CheckpointError, ConfigError, SurgeryError, TrainingError
 from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
@@ -81,7 +82,7 @@ class Morphogenesis:
         loss: The loop's loss module, for edits that change a setting of it (label smoothing).
 
     Raises:
-        ConfigError: Unknown mutation kinds, or policy "evidence" without ``evidence_batches``.
+        ConfigError: Unknown mutation kinds or score, or policy "evidence" without ``evidence_batches``.
     """
 
     def __init__(
@@ -102,6 +103,8 @@ class Morphogenesis:
         self.config = config or MorphogenesisConfig()
         if unknown := set(self.config.kinds) - set(MUTATIONS):
             raise ConfigError(f"morphogenesis.kinds: unknown {sorted(unknown)}; known are {', '.join(MUTATIONS)}.")
+        if self.config.score not in SCORES:
+            raise ConfigError(f"morphogenesis.score: found {self.config.score!r}, needed one of {', '.join(SCORES)}..")
         if self.config.policy == "evidence" and evidence_batches is None and self.config.max_events:
             raise ConfigError(
                 'morphogenesis.policy: "evidence" reads gradients, and there is no data to read them from. '

@@ -13,10 +13,9 @@ from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import BudgetError, SurgeryError
 from neuroexapt.events import ProposalMade
 from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
-from neuroexapt.morphogenesis.effort import Effort
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.policies import POLICIES, by_evidence, predicted, score, uniform
-from neuroexapt.morphogenesis.scoring import score_all
+from neuroexapt.morphogenesis.scoring import Effort, score_all
 from neuroexapt.morphogenesis.verdict import Verdict
 from neuroexapt.surgery import Mutation, Plan, Surgeon
 

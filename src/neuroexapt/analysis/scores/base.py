@@ -19,7 +19,6 @@ from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.errors import BudgetError, InputError, NonFiniteActivationError
 
 View = Literal["reader", "maker"]
-LEAST_SAMPLES = 3  # fewer cannot show their spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +111,13 @@ class Score(ABC):
         name: In configurations, events and tables.
         view: Which rows it needs; where reader and maker agree position by position they differ in nothing.
         needs_maker: Whether it needs ``inputs``.
+        least_samples: That it needs.
     """
 
     name: ClassVar[str]
     view: ClassVar[View]
     needs_maker: ClassVar[bool] = False
+    least_samples: ClassVar[int] = 3  # fewer cannot show their spread
 
     @abstractmethod
     def flops(self, shape: JunctionShape) -> int:
@@ -130,10 +131,11 @@ class Score(ABC):
     def estimate(self, junction: Junction) -> Value:
         """Returns the estimate with its spread and interval."""
 
+    @final
     def refusal(self, shape: JunctionShape) -> str:
         """Returns why the score is not defined for such a junction, or ``""``."""
-        if shape.samples < LEAST_SAMPLES:
-            return f"found {shape.samples} samples, needed at least {LEAST_SAMPLES}"
+        if shape.samples < self.least_samples:
+            return f"found {shape.samples} samples, needed at least {self.least_samples}"
         if self.needs_maker and (not shape.inputs or shape.is_diagonal):
             return "no layer makes its new units that its reader gets position by position"
         return ""

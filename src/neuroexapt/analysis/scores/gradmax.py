@@ -20,11 +20,7 @@ class GradMax(Score):
     name = "gradmax"
     view = "maker"
     needs_maker = True
-
-    def refusal(self, shape: JunctionShape) -> str:
-        """Three samples in each half."""
-        few = f"found {shape.samples} samples, needed at least {LEAST_SAMPLES}" if shape.samples < LEAST_SAMPLES else ""
-        return few or super().refusal(shape)
+    least_samples = LEAST_SAMPLES
 
     def flops(self, shape: JunctionShape) -> int:
         """For each half: a basis of the gradients, the directions, and their value."""

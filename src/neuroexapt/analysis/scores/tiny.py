@@ -30,11 +30,7 @@ class Tiny(Score):
     name = "tiny"
     view = "maker"
     needs_maker = True
-
-    def refusal(self, shape: JunctionShape) -> str:
-        """Three samples in each half."""
-        few = f"found {shape.samples} samples, needed at least {LEAST_SAMPLES}" if shape.samples < LEAST_SAMPLES else ""
-        return few or super().refusal(shape)
+    least_samples = LEAST_SAMPLES
 
     def flops(self, shape: JunctionShape) -> int:
         """For each half: three bases, the directions, and their value."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
-from neuroexapt.graph import ModelGraph, ModuleCall, Role, Space, leaves, resolve
+from neuroexapt.graph import ModelGraph, ModuleCall, Operation, Role, Space, leaves, resolve
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 WeightLayer = nn.Linear | Convolution
@@ -95,17 +95,24 @@ def _reads(graph: ModelGraph, maker: str, reader: str) -> bool:
 
 
 def _edges(graph: ModelGraph, layers: set[str]) -> set[tuple[str, str]]:
-    """Pairs of layers of which the first one's output reaches the second; walks the tape once."""
+    """Pairs of layers of which the first one's output reaches the second."""
+    return {
+        (source, operation.module)
+        for operation, sources in fed_by(graph, layers)
+        if operation.module in layers
+        for source in sources
+        if source != operation.module
+    }
+
+
+def fed_by(graph: ModelGraph, layers: Set[str]) -> Iterator[tuple[Operation, frozenset[str]]]:
+    """Yields each operation with the layers whose output reaches it without passing through another of them."""
     reached: dict[int, frozenset[str]] = {}  # tensor -> layers whose output it depends on most recently
-    edges: set[tuple[str, str]] = set()
     for operation in graph.tape:
         sources = frozenset().union(*(reached.get(number, frozenset()) for number in operation.inputs))
-        if operation.module in layers:
-            edges |= {(source, operation.module) for source in sources if source != operation.module}
-            sources = frozenset({operation.module})
-        for number in operation.outputs:
-            reached[number] = sources
-    return edges
+        yield operation, sources
+        made = frozenset({operation.module}) if operation.module in layers else sources
+        reached |= dict.fromkeys(operation.outputs, made)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -116,8 +123,3 @@ def is_linear(module: nn.Module) -> bool:
 def num_groups(layer: WeightLayer) -> int:
     """Returns the groups of a convolution; 1 for a linear layer."""
     return 1 if isinstance(layer, nn.Linear) else layer.groups
-
-
-def on_device(model: nn.Module) -> torch.device:
-    """Returns where the first parameter is."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))

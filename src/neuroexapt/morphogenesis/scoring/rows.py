@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from neuroexapt.analysis.watching.layers import WeightLayer, is_linear
 from neuroexapt.analysis.watching.positions import inputs_at
-from neuroexapt.morphogenesis.junctions import PlainLayer
 
 
 def rows_of(tensor: Tensor, positions: Tensor, *, channels_last: bool) -> Tensor:
@@ -23,25 +23,20 @@ def num_positions(tensor: Tensor, *, channels_last: bool) -> int:
     return tensor[0].numel() // max(tensor.shape[-1 if channels_last else 1], 1)
 
 
-def is_last(layer: nn.Module) -> bool:
-    """Whether a layer has its channels in the last dimension."""
-    return isinstance(layer, nn.Linear)
-
-
-def columns_of(layer: PlainLayer, inputs: Tensor, output: Tensor, positions: Tensor) -> Tensor | None:
+def columns_of(layer: WeightLayer, inputs: Tensor, output: Tensor, positions: Tensor) -> Tensor | None:
     """Returns ``[N, q, columns]``: what the rows of a layer's weight are multiplied with at positions of its output.
 
     ``None`` where the layer pads with something else than zeros or has several groups.
     """
     if getattr(layer, "groups", 1) != 1 or len(inputs) != len(output):
         return None
-    size = () if is_last(layer) else output.shape[2:]
+    size = () if is_linear(layer) else output.shape[2:]
     found = [inputs_at(layer, inputs, size, each) for each in positions.cpu().T]
     kept = [each for each in found if each is not None]
     return torch.stack(kept, 1) if len(kept) == len(found) and kept else None
 
 
-def placed_at(layer: PlainLayer, gradient: Tensor, size: torch.Size, positions: Tensor) -> Tensor:
+def placed_at(layer: WeightLayer, gradient: Tensor, size: torch.Size, positions: Tensor) -> Tensor:
     """Returns for positions of a layer's input the gradients of the outputs that they enter, by tap.
 
     The gradient at a unit's position is this vector times the unit's outgoing weights.

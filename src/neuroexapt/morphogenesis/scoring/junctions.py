@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from neuroexapt.analysis.watching.layers import WeightLayer, fed_by
 from neuroexapt.graph import NEW, ModelGraph
 from neuroexapt.surgery import Plan
 from neuroexapt.surgery.plan import GraftEdit, TensorEdit
 
 MAX_WRITERS = 4  # layers whose columns count as spanned at a piece, the last to run first
-
-PlainLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,17 +77,11 @@ def writers_of(graph: ModelGraph, site: str) -> tuple[str, ...]:
     """Returns the layers whose output reaches a module's without passing through another, the last to run first."""
     target = next((call.output for call in graph.calls if call.path == site), None)
     paths = [call.path for call in graph.calls]
-    layers = {path for path in paths if isinstance(graph.model.get_submodule(path), PlainLayer)}
-    reached: dict[int, frozenset[str]] = {}
+    layers = {path for path in paths if isinstance(graph.model.get_submodule(path), WeightLayer)}
     found: frozenset[str] = frozenset()
-    for operation in graph.tape:
-        sources = frozenset().union(*(reached.get(number, frozenset()) for number in operation.inputs))
-        if operation.module in layers:
-            sources = frozenset({operation.module})
-        for number in operation.outputs:
-            reached[number] = sources
-            if graph.tape.values[number] is target:
-                found = sources
+    for operation, sources in fed_by(graph, layers):
+        if any(graph.tape.values[number] is target for number in operation.outputs):
+            found = frozenset({operation.module}) if operation.module in layers else sources
     return tuple(sorted(found, key=lambda path: -paths.index(path))[:MAX_WRITERS])
 
 
@@ -123,7 +116,7 @@ def _is_plain(graph: ModelGraph, edit: TensorEdit, dim: int) -> bool:
         return False
     module, indices = graph.model.get_submodule(path), edit.maps[dim]
     has_new = indices is not None and bool((indices == NEW).any())
-    return has_new and isinstance(module, PlainLayer) and getattr(module, "groups", 1) == 1
+    return has_new and isinstance(module, WeightLayer) and getattr(module, "groups", 1) == 1
 
 
 def piece_paths(graph: ModelGraph, grafts: Sequence[GraftEdit]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Growth scores of all candidates at once, for a stated share of the FLOPs that training took since the last event."""
+"""``score_all``: growth scores of all candidates at once, for a stated share of the FLOPs that training took."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from neuroexapt.analysis.scores import Score, sum_of
 from neuroexapt.errors import BudgetError, InputError, NonFiniteActivationError
 from neuroexapt.graph import ExampleInputs, FlopCount, ModelGraph, generators_kept
 from neuroexapt.morphogenesis.assay import Assay, LossFunction
-from neuroexapt.morphogenesis.ears import ears_of
-from neuroexapt.morphogenesis.effort import LEAST_SAMPLES, Effort, Size, affordable, fits, flops_of, sized
-from neuroexapt.morphogenesis.junctions import Place, piece_paths, places_of
-from neuroexapt.morphogenesis.listening import Ear, Listener
-from neuroexapt.morphogenesis.twins import Twin, packed, there_and_back
+from neuroexapt.morphogenesis.scoring.effort import LEAST_SAMPLES, Effort, Size, affordable, fits, flops_of, sized
+from neuroexapt.morphogenesis.scoring.junctions import piece_paths, places_of
+from neuroexapt.morphogenesis.scoring.recorder import Recorder
+from neuroexapt.morphogenesis.scoring.recordings import Recording, recordings_of
+from neuroexapt.morphogenesis.scoring.twins import Twin, packed, there_and_back
 from neuroexapt.surgery.checking.structure import edited_twin, structure_of
 from neuroexapt.surgery.writing.apply import write
 from neuroexapt.surgery.writing.undo import UndoLog
@@ -48,10 +48,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One twin, and what is listened to for each candidate in it."""
+    """One twin, and what is recorded for each candidate in it."""
 
     twin: Twin
-    ears: dict[int, list[Ear]]
+    recordings: dict[int, list[Recording]]
 
 
 def score_all(
@@ -77,8 +77,7 @@ def score_all(
     """
     reasons: dict[int, str] = {}
     jobs = _jobs(graph, found, score, effort, reasons)
-    ears = [shapes for job in jobs for shapes in job.ears.values()]
-    shapes = [[ear.shape for ear in each] for each in ears]
+    shapes = [[recording.shape for recording in each] for job in jobs for each in job.recordings.values()]
     pass_flops = sum(there_and_back(graph, job.twin) for job in jobs)
     size = affordable(pass_flops, shapes, score, effort)
     if size is None or not jobs:
@@ -90,9 +89,9 @@ def score_all(
         return Scores(reasons=reasons, remark=f"fewer than {LEAST_SAMPLES} samples of evidence")
     for job in jobs:
         with count:
-            _listen(graph, job, data, loss_function, size)
-            for number, heard in job.ears.items():
-                result = _valued(found[number].description, heard, score, effort.max_bytes)
+            _record(graph, job, data, loss_function, size)
+            for number, recorded in job.recordings.items():
+                result = _valued(found[number].description, recorded, score, effort.max_bytes)
                 if isinstance(result, Evidence):
                     evidence[number] = result
                 else:
@@ -106,81 +105,86 @@ def _jobs(
     graph: ModelGraph, found: Sequence[Assay], score: Score, effort: Effort, reasons: dict[int, str]
 ) -> list[_Job]:
     """Packs what can be scored into twins; writes down why the others cannot."""
-    places: dict[int, tuple[Place, ...]] = {}
-    ears: dict[int, list[Ear]] = {}
+    alone: dict[int, list[Recording]] = {}
     for number, candidate in enumerate(found):
-        known = places_of(graph, candidate.plan)
-        if not isinstance(known, str):
-            listening = _ears_alone(graph, candidate, known, score)
-            if not isinstance(listening, str):
-                ears[number], places[number] = listening, known
-                if fits([ear.shape for ear in listening], LEAST_SAMPLES, 1, score, effort.max_bytes):
-                    continue
-                needed = sum(score.needed_bytes(sized(ear.shape, LEAST_SAMPLES, 1)) for ear in listening)
-                logger.warning(
-                    "%s: not scored: found %d bytes of rows and workspace, needed at most %d",
-                    candidate.description,
-                    needed,
-                    effort.max_bytes,
-                )
-                listening = f"takes {needed:,} bytes, allowed are {effort.max_bytes:,}"
-                del ears[number]
-            known = listening
-        reasons[number] = known
-    numbers = list(ears)
+        recordings = _alone(graph, candidate, score, effort.max_bytes)
+        if isinstance(recordings, str):
+            reasons[number] = recordings
+        else:
+            alone[number] = recordings
+    numbers = list(alone)
+    plans = [found[n].plan for n in numbers]
+    added_flops = [max(found[n].flop_delta, 0) for n in numbers]
     jobs = []
-    cost = graph.cost.flops_per_sample
-    for twin in packed([found[n].plan for n in numbers], [max(found[n].flop_delta, 0) for n in numbers], cost):
-        members = [numbers[i] for i in twin.members]
+    for twin in packed(plans, added_flops, graph.cost.flops_per_sample):
         paths = iter(piece_paths(graph, twin.plan.grafts))
-        heard = {n: _moved(ears[n], [next(paths) for _ in found[n].plan.grafts], found[n], graph) for n in members}
-        jobs.append(_Job(twin, heard))
+        together = {}
+        for n in (numbers[i] for i in twin.members):
+            grafts = found[n].plan.grafts
+            moved = [next(paths) for _ in grafts]
+            together[n] = _moved(alone[n], piece_paths(graph, grafts), moved)
+        jobs.append(_Job(twin, together))
     return jobs
 
 
-def _ears_alone(graph: ModelGraph, candidate: Assay, places: Sequence[Place], score: Score) -> list[Ear] | str:
-    """What is listened to if the candidate is alone on a copy; asked of its structure, so that nothing is allocated."""
+def _alone(graph: ModelGraph, candidate: Assay, score: Score, max_bytes: int) -> list[Recording] | str:
+    """What is recorded of a candidate that is alone on a copy, or why nothing is; found without allocating anything."""
+    places = places_of(graph, candidate.plan)
+    if isinstance(places, str):
+        return places
     structure = graph.model
     if candidate.plan.grafts:
         structure = structure_of(graph.model)
         write(structure, (), candidate.plan, UndoLog())
-    return ears_of(graph, structure, places, piece_paths(graph, candidate.plan.grafts), score)
+    recordings = recordings_of(graph, structure, places, piece_paths(graph, candidate.plan.grafts), score)
+    if isinstance(recordings, str):
+        return recordings
+    shapes = [recording.shape for recording in recordings]
+    if fits(shapes, LEAST_SAMPLES, 1, score, max_bytes):
+        return recordings
+    needed = sum(score.needed_bytes(sized(shape, LEAST_SAMPLES, 1)) for shape in shapes)
+    logger.warning(
+        "%s: not scored: found %d bytes of rows and workspace, needed at most %d",
+        candidate.description,
+        needed,
+        max_bytes,
+    )
+    return f"takes {needed:,} bytes, allowed are {max_bytes:,}"
 
 
-def _moved(ears: Sequence[Ear], paths: Sequence[str], candidate: Assay, graph: ModelGraph) -> list[Ear]:
-    """Points ears at pieces that hang behind those of other candidates."""
-    alone = piece_paths(graph, candidate.plan.grafts)
-    moved = list(ears)
-    for index, (before, after) in enumerate(zip(alone, paths, strict=True)):
-        moved[index] = replace(ears[index], path=after + ears[index].path.removeprefix(before))
+def _moved(recordings: Sequence[Recording], before: Sequence[str], after: Sequence[str]) -> list[Recording]:
+    """Points recordings at pieces that hang behind those of other candidates; a piece has one recording."""
+    moved = list(recordings)
+    for index, (old, new) in enumerate(zip(before, after, strict=True)):
+        moved[index] = replace(recordings[index], path=new + recordings[index].path.removeprefix(old))
     return moved
 
 
-def _listen(
+def _record(
     graph: ModelGraph, job: _Job, data: Sequence[tuple[Any, Tensor]], loss_function: LossFunction, size: Size
 ) -> None:
     twin = edited_twin(graph, job.twin.plan).train().requires_grad_(False)
-    ears = [ear for each in job.ears.values() for ear in each]
-    for ear in ears:
-        ear.shape = sized(ear.shape, size.samples, size.rows)
-    listener = Listener(twin, ears, seed=0)
-    with generators_kept(seed=0), listener.installed():
+    recordings = [recording for each in job.recordings.values() for recording in each]
+    for recording in recordings:
+        recording.shape = sized(recording.shape, size.samples, size.rows)
+    recorder = Recorder(twin, recordings, seed=0)
+    with generators_kept(seed=0), recorder.installed():
         for inputs, targets in data:
-            listener.hear(lambda: _loss(twin, inputs, targets, loss_function), len(targets))  # noqa: B023
+            recorder.record(lambda: _loss(twin, inputs, targets, loss_function), len(targets))  # noqa: B023
 
 
 def _loss(twin: nn.Module, inputs: Any, targets: Tensor, loss_function: LossFunction) -> Tensor:
     return loss_function(ExampleInputs((inputs,), {}).call(twin), targets)  # eagerly
 
 
-def _valued(description: str, ears: Sequence[Ear], score: Score, max_bytes: int) -> Evidence | str:
+def _valued(description: str, recordings: Sequence[Recording], score: Score, max_bytes: int) -> Evidence | str:
     parts = []
-    for ear in ears:
-        junction = ear.junction()
+    for recording in recordings:
+        junction = recording.junction()
         if junction is None:
-            return f"{ear.path}: {ear.reason or 'nothing was heard'}"
+            return f"{recording.path}: {recording.reason or 'nothing was recorded'}"
         try:
-            parts.append(score.measure(f"{description}, {ear.path}", junction, max_bytes))
+            parts.append(score.measure(f"{description}, {recording.path}", junction, max_bytes))
         except (BudgetError, InputError, NonFiniteActivationError) as error:
             logger.warning("not scored: %s", error)
             return str(error)
