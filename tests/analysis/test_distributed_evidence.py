@@ -94,4 +94,4 @@ def test_two_processes_find_what_one_finds_and_fail_together(tmp_path: Path) -> 
     assert numbers_of(first[1]["layers"]) == pytest.approx(numbers_of(fewer["layers"]), rel=ROUNDING, abs=ROUNDING)
     assert first[2].startswith("InputError: rank 1: evidence: found no batch")
     assert first[3].startswith("NonFiniteActivationError: rank 1: 0: activation")
-    assert first[4].startswith("NeuroExaptError: rank 1: IndexError")
+    assert first[4].startswith("ModelError: rank 1: the loss: it failed with IndexError")

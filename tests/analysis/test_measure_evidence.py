@@ -18,7 +18,14 @@ from neuroexapt.analysis.estimators import ESTIMATORS
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.measuring import ModelEvidence, measure_evidence
 from neuroexapt.config import EvidenceConfig
-from neuroexapt.errors import BudgetError, ConfigError, InputError, NeuroExaptError, NonFiniteActivationError
+from neuroexapt.errors import (
+    BudgetError,
+    ConfigError,
+    InputError,
+    ModelError,
+    NeuroExaptError,
+    NonFiniteActivationError,
+)
 from neuroexapt.resources import LiveStorages
 
 ROUNDING = 1e-5  # of float32 sums over another batch
@@ -157,7 +164,7 @@ def broken_stream() -> Iterator[Batch]:
 
 @pytest.mark.parametrize(
     ("stream", "loss", "error"),
-    [(batches(50), broken_loss, KeyError), (broken_stream(), F.cross_entropy, OSError)],
+    [(batches(50), broken_loss, ModelError), (broken_stream(), F.cross_entropy, OSError)],
     ids=["loss", "data"],
 )
 def test_whatever_raises_the_model_is_as_it_was(

@@ -13,6 +13,7 @@ from neuroexapt.analysis.estimators.intervals import standard_error, t_quantile
 from neuroexapt.analysis.estimators.probing import LabelProbe, probe_bytes, probe_of
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.watching import LayerSample, WatchedLayer
+from neuroexapt.analysis.watching.defaults import plain_defaults
 
 UNSURE = 0.35  # of a first-order correction, for what it leaves
 
@@ -106,7 +107,7 @@ def _told(sample: LayerSample, count: int, max_bytes: int) -> _Told | None:
         )
     if needed > max_bytes:
         return None
-    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.autocast("cpu", enabled=False), plain_defaults():
         probe = probe_of(sample)
     return None if probe is None else _Told.of(probe, needed)
 

@@ -15,6 +15,7 @@ from neuroexapt.analysis.estimators.label_probe import LabelInformation
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.information_loss import EdgeEvidence, information_loss
 from neuroexapt.analysis.watching import LayerSample, Watched, WatchedLayer, watch, watched_layers
+from neuroexapt.analysis.watching.checking import checked_batches
 from neuroexapt.analysis.watching.gathering import together
 from neuroexapt.analysis.watching.watch import LossFunction
 from neuroexapt.config import EvidenceConfig
@@ -148,9 +149,11 @@ def measure_evidence(
     Raises:
         BudgetError: The rows of a layer do not fit its bytes; nothing has been allocated.
         ConfigError: An estimator is unknown.
+        InputError: A batch is not (inputs, targets), or the loss is not one real number.
+        ModelError: The model's forward, the loss or the backward pass failed; the message has their own error.
         NonFiniteActivationError: An activation or gradient is NaN or infinite; the message names the layer.
     """
-    config, stream = config or EvidenceConfig(), iter(batches)
+    config, stream = config or EvidenceConfig(), checked_batches(batches)
     with together():
         estimators = _chosen(config)
         first = next(stream, None)
@@ -240,5 +243,8 @@ def _notes(watched: Watched) -> list[str]:
                 f"were read off it, {sample.num_bytes:,} bytes with everything else that is kept"
             )
     for path, reasons in watched.lost.items():
-        notes += [f"{path}: no {view}: {why}" for view, why in reasons.items()]
+        told = {"features": reasons["features"]} if "features" in reasons else reasons
+        for why in dict.fromkeys(told.values()):
+            views = ", ".join(view for view, reason in told.items() if reason == why)
+            notes.append(f"{path}: no {views}: {why.removeprefix(f'{path}: ')}")
     return notes

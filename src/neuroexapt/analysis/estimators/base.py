@@ -12,6 +12,7 @@ import torch
 
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.watching import LayerSample
+from neuroexapt.analysis.watching.defaults import plain_defaults
 from neuroexapt.errors import BudgetError, InputError
 
 ROUNDING = 1e-12  # relative: a few hundred last places of float64
@@ -73,7 +74,7 @@ class Estimator(ABC):
                 f"{layer}: {self.name} takes {needed} bytes, allowed are {max_bytes}. Raise max_bytes_per_layer, or "
                 "lower num_samples."
             )
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), torch.autocast("cpu", enabled=False), plain_defaults():
             found = self.estimate(sample)
         return {
             name: Evidence(

@@ -9,6 +9,7 @@ from neuroexapt.analysis.estimators.base import Estimator, Value
 from neuroexapt.analysis.estimators.squares import (
     COLUMNS,
     complement,
+    in_unit,
     interval_of,
     mean_of_rows,
     positive_interval,
@@ -16,6 +17,7 @@ from neuroexapt.analysis.estimators.squares import (
     root,
     square_of_mean,
     squared_norms,
+    unit_of,
 )
 from neuroexapt.analysis.watching import LayerSample
 
@@ -60,13 +62,14 @@ class GradientNoise(Estimator):
         assert rows is not None
         if len(rows) < 3:
             return {}
-        square, total = square_of_mean(rows), mean_of_rows(squared_norms(rows))
+        unit = unit_of(rows)
+        square, total = square_of_mean(rows, unit=unit), mean_of_rows(squared_norms(rows, unit))
         variance = total.plus(square, -1.0)
         norm = interval_of(square, low=0.0)
         found = {
-            "gradient_square": norm,
-            "gradient_rms": root(norm, 1 / max(sample.num_inputs * sample.num_outputs, 1)),
-            "gradient_variance": positive_interval(variance),
+            "gradient_square": in_unit(norm, unit * unit),
+            "gradient_rms": in_unit(root(norm, 1 / max(sample.num_inputs * sample.num_outputs, 1)), unit),
+            "gradient_variance": in_unit(positive_interval(variance), unit * unit),
         }
         if scale := ratio(variance, square):
             found["noise_scale"] = scale

@@ -14,6 +14,7 @@ from neuroexapt.analysis.estimators.squares import (
     COLUMNS,
     blocks,
     complement,
+    in_unit,
     interval_of,
     mean_of_rows,
     positive_interval,
@@ -21,6 +22,7 @@ from neuroexapt.analysis.estimators.squares import (
     root,
     square_of_mean,
     squared_norms,
+    unit_of,
 )
 from neuroexapt.analysis.watching import LayerSample
 
@@ -64,29 +66,30 @@ class Sensitivity(Estimator):
         width = rows.shape[1]
         if len(rows) < 3:
             return {}
-        squares = squared_norms(rows)
-        taylor, total = square_of_mean(rows), mean_of_rows(squares)
+        unit = unit_of(rows)
+        squares = squared_norms(rows, unit)
+        taylor, total = square_of_mean(rows, unit=unit), mean_of_rows(squares)
         found = {
-            "taylor_sensitivity": root(interval_of(taylor, low=0.0), 1 / width),
-            "fisher_sensitivity": positive_interval(total.times(0.5 / width)),
+            "taylor_sensitivity": in_unit(root(interval_of(taylor, low=0.0), 1 / width), unit),
+            "fisher_sensitivity": in_unit(positive_interval(total.times(0.5 / width)), unit * unit),
         }
         if share := ratio(taylor, total, high=1.0):
             found["taylor_share"] = share
-            found["negligible_fraction"] = _negligible(rows, squares)
+            found["negligible_fraction"] = _negligible(rows, squares, unit)
         square_of_sum = square_of_mean(squares[:, None])
-        unequal = square_of_mean(rows, power=2).times(width).plus(square_of_sum, -1.0)  # 0 where all matter alike
+        unequal = square_of_mean(rows, 2, unit).times(width).plus(square_of_sum, -1.0)  # 0 where all matter alike
         if odds := ratio(unequal, square_of_sum):
             found["effective_unit_fraction"] = complement(odds, len(rows))
         return found
 
 
-def _negligible(rows: Tensor, squares: Tensor) -> Value:
+def _negligible(rows: Tensor, squares: Tensor, unit: float) -> Value:
     """Counts units below the threshold; the interval is of simultaneous tests of all units (Bonferroni)."""
     count, width = rows.shape
     threshold = squares * (NEGLIGIBLE / width)
     quantile = _simultaneous_quantile(count - 1, width)
     below = surely_below = surely_above = 0
-    for block in blocks(rows):
+    for block in blocks(rows, unit):
         excess = block.square_().sub_(threshold[:, None])
         mean = excess.mean(0)
         reach = quantile * excess.sub_(mean).square_().sum(0).div_(count * (count - 1)).sqrt_()

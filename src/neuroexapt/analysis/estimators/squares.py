@@ -19,6 +19,7 @@ from neuroexapt.analysis.estimators.base import Value
 from neuroexapt.analysis.estimators.intervals import t_quantile
 
 COLUMNS = 256  # that are taken to float64 at one time
+ORDINARY = 2.0**-30, 2.0**30  # magnitudes whose sixteenth powers float64 holds
 STEEPEST = 0.5  # acceleration times quantile: beyond, the expansion that it belongs to means nothing
 
 
@@ -73,10 +74,17 @@ class Jackknifed:
         return 1 / (1 - min(reach, STEEPEST)) if self.is_scale else reach / 2 + math.sqrt(1 + reach * reach / 4)
 
 
-def blocks(rows: Tensor) -> Iterator[Tensor]:
-    """Yields copies of ``COLUMNS`` columns at a time as float64: ``8 * n * COLUMNS`` bytes."""
+def blocks(rows: Tensor, unit: float = 1.0) -> Iterator[Tensor]:
+    """Yields copies of ``COLUMNS`` columns at a time as float64, divided by the unit: ``8 * n * COLUMNS`` bytes."""
     for start in range(0, rows.shape[1], COLUMNS):
-        yield rows[:, start : start + COLUMNS].to(torch.float64, copy=True)
+        block = rows[:, start : start + COLUMNS].to(torch.float64, copy=True)
+        yield block if unit == 1.0 else block.div_(unit)
+
+
+def unit_of(rows: Tensor) -> float:
+    """Returns a power of two in which powers of the rows neither overflow nor vanish; 1 for ordinary numbers."""
+    largest = max(map(abs, map(float, torch.aminmax(rows)))) if rows.numel() else 0.0
+    return 1.0 if largest == 0 or ORDINARY[0] < largest < ORDINARY[1] else 2.0 ** math.frexp(largest)[1]
 
 
 def mean_of_rows(values: Tensor) -> Jackknifed:
@@ -85,26 +93,27 @@ def mean_of_rows(values: Tensor) -> Jackknifed:
     return Jackknifed(float(total) / count, (total - values.double()) / (count - 1))
 
 
-def squared_norms(rows: Tensor) -> Tensor:
-    """Returns the squared norm of each row ``[n, d]``: float64 ``[n]``."""
+def squared_norms(rows: Tensor, unit: float = 1.0) -> Tensor:
+    """Returns the squared norm of each row ``[n, d]`` in the unit: float64 ``[n]``."""
     squares = torch.zeros(len(rows), dtype=torch.float64)
-    for block in blocks(rows):
+    for block in blocks(rows, unit):
         squares += block.square_().sum(1)
     return squares
 
 
-def square_of_mean(rows: Tensor, power: int = 1) -> Jackknifed:
+def square_of_mean(rows: Tensor, power: int = 1, unit: float = 1.0) -> Jackknifed:
     """Returns the squared norm of the mean row, unbiased: it may be negative where the mean is near 0.
 
     Args:
         rows: ``[n, d]``, n >= 3.
         power: 1, or 2 for the mean of squared entries.
+        unit: Of the entries, see ``unit_of``.
     """
     count = len(rows)
     squares = torch.zeros(count, dtype=torch.float64)
     along = torch.zeros(count, dtype=torch.float64)
     norm = 0.0
-    for block in blocks(rows):
+    for block in blocks(rows, unit):
         taken = block.square_() if power == 2 else block
         total = taken.sum(0)
         norm += float(total @ total)
@@ -161,6 +170,11 @@ def positive_interval(statistic: Jackknifed) -> Value:
     down, up = (quantile * spread / value for quantile in skewed(statistic.quantile, statistic.influence))
     upper = math.exp(up) if up < 1 else math.e * up  # beyond e-fold in proportion, not in powers
     return Value(value, spread, value * math.exp(-down), value * upper)
+
+
+def in_unit(value: Value, unit: float) -> Value:
+    """Returns what was measured in a unit, in units of 1."""
+    return Value(value.value * unit, value.spread * unit, value.low * unit, value.high * unit)
 
 
 def root(square: Value, factor: float = 1.0) -> Value:

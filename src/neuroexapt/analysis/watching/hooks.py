@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuroexapt.analysis.watching.defaults import plain_defaults
 from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, is_linear, num_groups
 from neuroexapt.analysis.watching.positions import at, by_position, chunks, grid_mean, inputs_at, unit_range
 from neuroexapt.analysis.watching.sample import GRADIENTS, INPUTS, POOLED, Rows
@@ -127,6 +128,7 @@ class Watch:
             self._read(layer, module, output)
         return output if torch.is_grad_enabled() else None
 
+    @plain_defaults()
     def _read(self, layer: WatchedLayer, holder: nn.Module, tensor: Tensor) -> None:
         """Records the units where they are read, and waits for their gradient."""
         check_finite(layer.reader or layer.path, "what it reads" if layer.reader else "activation", tensor)
@@ -153,6 +155,7 @@ class Watch:
             return grid_mean(units.float().reshape(*units.shape[:2], *size), size)
         return units.float().mean(2)
 
+    @plain_defaults()
     def _weigh(self, layer: WatchedLayer, holder: nn.Module, held: Tensor, version: int, gradient: Tensor) -> None:
         """Records activation times gradient, a sample's own."""
         self._answered.add((layer.path, "units"))
@@ -166,6 +169,7 @@ class Watch:
             product = torch.einsum("ncp,ncp->nc", a[part].float(), g[part].float())
             rows.put("relevance", self._start + part.start, product * self._batch)
 
+    @plain_defaults()
     def _answer(
         self, layer: WatchedLayer, module: WeightLayer, given: Tensor | None, version: int | None, gradient: Tensor
     ) -> None:

@@ -41,7 +41,7 @@ def watched_layers(graph: ModelGraph) -> tuple[tuple[WatchedLayer, ...], dict[st
         module = graph.model.get_submodule(call.path)
         if not isinstance(module, WeightLayer) or call.path in layers:
             continue
-        if reason := _unwatchable(graph, call, batch):
+        if reason := _unwatchable(graph, call, module, batch):
             left_out[call.path] = reason
         else:
             layers[call.path] = module
@@ -70,13 +70,17 @@ def _batch_space(graph: ModelGraph) -> Space | None:
     return resolve(first.dims[0]) if first is not None and first.dims[0].size > 1 else None
 
 
-def _unwatchable(graph: ModelGraph, call: ModuleCall, batch: Space | None) -> str:
+def _unwatchable(graph: ModelGraph, call: ModuleCall, module: WeightLayer, batch: Space | None) -> str:
     if call.output is None or not call.inputs:
         return "takes or returns something other than one tensor"
     if sum(other.path == call.path for other in graph.calls) > 1:
         return "runs more than once"
     if f"{call.path}.weight" not in graph.parameters:
         return "has no weight of its own"
+    if not module.weight.numel():
+        return "has no units or no inputs"
+    if module.weight.is_complex():
+        return "computes with complex numbers"
     outermost = next(iter(leaves(call.output.dims[0])), None)
     if batch is not None and outermost is not batch:
         return "does not have the samples in its first dimension"

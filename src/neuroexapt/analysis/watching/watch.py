@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
+from neuroexapt.analysis.watching.checking import told
+from neuroexapt.analysis.watching.defaults import plain_defaults
 from neuroexapt.analysis.watching.gathering import everybodys, from_all, num_processes, rank, together
 from neuroexapt.analysis.watching.hooks import Watch, check_finite
 from neuroexapt.analysis.watching.layers import WatchedLayer, WeightLayer, num_groups
@@ -80,16 +83,18 @@ def watch(
     share = {path: -(-count // num_processes()) for path, count in capacities.items()}
     most = max(share.values())
     rows: dict[str, Rows] = {}
-    hooks = Watch(model, layers, rows, seed)
+    with torch.inference_mode(False), plain_defaults():
+        hooks = Watch(model, layers, rows, seed)
     seen, flops = 0, FlopCount()
     has_gradients = bool(views & set(GRADIENT_VIEWS))
-    with together():
+    with together(), torch.inference_mode(False):
         for inputs, targets in batches:
             if not rows:
                 has_class = "targets" in views and targets.dim() == 1 and not targets.is_floating_point()
-                for layer in layers:
-                    size = layer.num_inputs, layer.width
-                    rows[layer.path] = Rows(widths[layer.path], share[layer.path], *size, has_class)
+                with plain_defaults():
+                    for layer in layers:
+                        size = layer.num_inputs, layer.width
+                        rows[layer.path] = Rows(widths[layer.path], share[layer.path], *size, has_class)
             wanted = min(len(targets), most - seen)
             numbers = np.arange(seen, seen + wanted, dtype=np.uint64) * np.uint64(num_processes()) + np.uint64(rank())
             hooks.begin(numbers, seen, len(targets))
@@ -132,13 +137,25 @@ def _run(
     model: nn.Module, inputs: Any, targets: Tensor, loss_function: LossFunction, hooks: Watch, has_gradients: bool
 ) -> None:
     """One forward, and where gradients are wanted one backward that stops at activations."""
-    outputs = ExampleInputs.of(inputs).call(model)
+    inputs, targets = tree_map(_normal, (inputs, targets))
+    with told(f"{type(model).__name__}: forward", "Give inputs that the model accepts, or mend its forward."):
+        outputs = ExampleInputs.of(inputs).call(model)
     if not has_gradients:
         return
-    loss = loss_function(outputs, targets)
+    with told("the loss: it", "Give a function of (outputs, targets) that returns the mean loss."):
+        loss = loss_function(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
+        found = f"a tensor {list(loss.shape)} of {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise InputError(f"the loss: found {found}, needed a tensor with one real number. Return the mean.")
     check_finite("the loss", "value", loss)
     if loss.requires_grad:
-        torch.autograd.grad(loss, hooks.token, allow_unused=True)
+        with told("the loss: its backward pass", "Mend what the message names."):
+            torch.autograd.grad(loss, hooks.token, allow_unused=True)
+
+
+def _normal(leaf: Any) -> Any:
+    """Tensors made in inference mode cannot take part in a backward pass; copies of them can."""
+    return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
 
 
 def _views(layer: WatchedLayer, module: nn.Module, wanted: frozenset[str]) -> Views:
