@@ -81,7 +81,7 @@ def test_a_failure_of_the_loss_says_where_and_what_to_do(where: str) -> None:
 
 
 def test_a_failure_of_the_forward_on_a_later_batch_says_where_and_what_to_do() -> None:
-    with pytest.raises(ModelError, match="Sequential: forward failed with RuntimeError: mat1 and mat2.*Give inputs"):
+    with pytest.raises(ModelError, match=r"Sequential: forward failed with RuntimeError: mat1 and mat2.*Give inputs"):
         measure_evidence(MODEL, [(INPUTS, TARGETS), (INPUTS[:, 1:], TARGETS)], graph=GRAPH)
 
 
