@@ -91,10 +91,7 @@ def watch(
         for inputs, targets in batches:
             if not rows:
                 has_class = "targets" in views and targets.dim() == 1 and not targets.is_floating_point()
-                with plain_defaults():
-                    for layer in layers:
-                        size = layer.num_inputs, layer.width
-                        rows[layer.path] = Rows(widths[layer.path], share[layer.path], *size, has_class)
+                rows |= _empty(layers, widths, share, has_class)
             wanted = min(len(targets), most - seen)
             numbers = np.arange(seen, seen + wanted, dtype=np.uint64) * np.uint64(num_processes()) + np.uint64(rank())
             hooks.begin(numbers, seen, len(targets))
@@ -114,6 +111,17 @@ def watch(
         for path, store in rows.items():
             store.lost |= {view: why for view, why in hooks.unanswered(path).items() if view in store.views}
     return _gathered(rows, capacities, hooks, seen, flops.flops)
+
+
+@plain_defaults()
+def _empty(
+    layers: Sequence[WatchedLayer], widths: Mapping[str, Views], counts: Mapping[str, int], has_class: bool
+) -> dict[str, Rows]:
+    """Allocates the rows of all layers."""
+    return {
+        layer.path: Rows(widths[layer.path], counts[layer.path], layer.num_inputs, layer.width, has_class)
+        for layer in layers
+    }
 
 
 def _gathered(rows: Mapping[str, Rows], capacities: Mapping[str, int], hooks: Watch, seen: int, flops: int) -> Watched:
