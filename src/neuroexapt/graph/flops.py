@@ -1,6 +1,6 @@
 """FLOPs of operators by the formulas of ``torch.utils.flop_counter``, counted while they run.
 
-Eigenvectors, for which it has none, count 9 n^3 (Golub & Van Loan 2013, Matrix Computations, section 8.3).
+Eigenvectors, for which it has none, count ``EIGENVECTOR_FLOPS`` n^3.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from torch.utils.flop_counter import flop_registry
 
 from neuroexapt.graph.rules.stand_ins import run
 
+EIGENVECTOR_FLOPS = 9  # of a symmetric matrix (Golub & Van Loan 2013, Matrix Computations, section 8.3)
+
 
 def operator_flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any) -> int | None:
     """Returns the FLOPs of one operator, a multiply-add as two, or ``None`` where there is no formula."""
     packet = getattr(func, "_overloadpacket", None)
     if packet is torch.ops.aten._linalg_eigh:
-        return 9 * int(args[0].shape[-1]) * int(args[0].numel())
+        return EIGENVECTOR_FLOPS * int(args[0].shape[-1]) * int(args[0].numel())
     formula = flop_registry.get(packet)
     return None if formula is None else int(formula(*args, **kwargs, out_val=result))
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from neuroexapt.analysis.estimators.base import Value
 from neuroexapt.analysis.estimators.intervals import interval
 from neuroexapt.analysis.scores.base import Junction
-from neuroexapt.analysis.scores.spans import EIGENVECTOR_FLOPS
+from neuroexapt.graph.flops import EIGENVECTOR_FLOPS
 
 LEAST_SAMPLES = 6  # three in each half
 

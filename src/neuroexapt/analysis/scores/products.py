@@ -11,6 +11,7 @@ from torch import Tensor
 
 from neuroexapt.analysis.estimators.base import Value
 from neuroexapt.analysis.estimators.intervals import interval
+from neuroexapt.analysis.estimators.squares import Jackknifed, square_of_mean
 
 
 def squared_mean(first: Tensor, second: Tensor) -> Value:
@@ -24,14 +25,15 @@ def squared_mean(first: Tensor, second: Tensor) -> Value:
     """
     whole = first.flatten(0, 1).T @ second.flatten(0, 1)  # sum of all v
     with_all = ((first.flatten(0, 1) @ whole) * second.flatten(0, 1)).view(len(first), -1).sum(1)
-    return _from_products(with_all, own_squares(first, second), float(whole.square().sum()))
+    own, count = own_squares(first, second), len(first)
+    total = float(whole.square().sum()) - float(own.sum())
+    without = (total - 2 * (with_all - own)) / ((count - 1) * (count - 2))
+    return _value(Jackknifed(total / (count * (count - 1)), without))
 
 
 def squared_mean_of(vectors: Tensor) -> Value:
     """The same for vectors ``[n, k]`` that are given."""
-    whole = vectors.sum(0)
-    with_all = (vectors * whole).sum(1)
-    return _from_products(with_all, vectors.square().sum(1), float(whole.square().sum()))
+    return _value(square_of_mean(vectors))
 
 
 def own_squares(first: Tensor, second: Tensor) -> Tensor:
@@ -46,9 +48,5 @@ def products_flops(samples: int, rows: int, first: int, second: int) -> int:
     return samples * rows * (4 * first * second + 2 * rows * (first + second))
 
 
-def _from_products(with_all: Tensor, own: Tensor, square: float) -> Value:
-    count = len(own)
-    total = square - float(own.sum())
-    left_out = (total - 2 * (with_all - own)) / ((count - 1) * (count - 2))
-    spread = ((count - 1) / count * (left_out - left_out.mean()).square().sum()).sqrt()
-    return interval(total / (count * (count - 1)), float(spread), count - 1)
+def _value(statistic: Jackknifed) -> Value:
+    return interval(statistic.whole, float(statistic.influence.norm()), len(statistic.without) - 1)

@@ -13,8 +13,8 @@ from torch import Tensor
 from neuroexapt.analysis.estimators.base import Value
 from neuroexapt.analysis.estimators.intervals import interval
 from neuroexapt.analysis.scores.products import own_squares, products_flops, squared_mean, squared_mean_of
+from neuroexapt.graph.flops import EIGENVECTOR_FLOPS
 
-EIGENVECTOR_FLOPS = 9  # times the cube of the size (Golub & Van Loan 2013, section 8.3)
 ALREADY_SPANNED = 1e-6  # a column of which less than this share of its square is left has nothing of its own
 LEAST_EIGENVALUE = 1e-10  # of the largest; less is rounding
 

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from neuroexapt.analysis import BottleneckReport, ModelEvidence
 from neuroexapt.analysis.needs import LayerNeeds
+from neuroexapt.analysis.needs.quantities import INFORMATION
 from neuroexapt.report.plots.style import FAINT, INK, NORMAL, QUIET, SMALL, VALIDATION, WIDTH_INCHES, calm, shortened
 
 COLORS: Mapping[str, str] = {  # Okabe and Ito, 2008
@@ -29,7 +30,6 @@ COLORS: Mapping[str, str] = {  # Okabe and Ito, 2008
 }
 MAX_ROWS = 60  # layers drawn; of more, those with the strongest needs
 MAX_ARCS = 120  # edges that pass layers by; of more, those that lose most, then the shortest
-INFORMATION = "label_information"
 
 _ROW_INCHES, _BAR = 0.25, 0.74  # height of a row; of a box in it
 _HEAD_INCHES, _FOOT_INCHES, _NOTE_INCHES = 0.85, 1.0, 0.15
@@ -94,7 +94,7 @@ def _arcs(
 ) -> tuple[list[tuple[str, str, float]], int]:
     """Returns (source, target, loss that was told from 0) of edges that pass layers by, and how many there are."""
     order = {layer.path: place for place, layer in enumerate(evidence.layers)}
-    losses = {(e.source, e.target): e.value.value for e in report.edges if e.value.low > 0}
+    losses = _losses(report)
     edges = [
         (layer.path, target, losses.get((layer.path, target), 0.0))
         for layer in evidence.layers
@@ -103,6 +103,11 @@ def _arcs(
     ]
     edges.sort(key=lambda edge: (-edge[2], abs(order[edge[1]] - order[edge[0]])))
     return edges[:MAX_ARCS], len(edges)
+
+
+def _losses(report: BottleneckReport) -> dict[tuple[str, str], float]:
+    """Returns the losses that are told from 0, by edge."""
+    return {(e.source, e.target): e.value.value for e in report.edges if e.value.low > 0}
 
 
 def _half(layer: LayerNeeds, drawn: Sequence[LayerNeeds]) -> float:
@@ -115,7 +120,7 @@ def _draw_steps(axes: Axes, evidence: ModelEvidence, report: BottleneckReport, r
     """A line from each layer to the next; dotted where layers between them are not drawn."""
     paths = list(rows)
     order = {layer.path: place for place, layer in enumerate(evidence.layers)}
-    losses = {(e.source, e.target): e.value.value for e in report.edges if e.value.low > 0}
+    losses = _losses(report)
     for row, (above, below) in enumerate(pairwise(paths)):
         is_near = order[below] == order[above] + 1
         if is_near and below not in evidence.layer(above).successors:
