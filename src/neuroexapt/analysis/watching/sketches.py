@@ -8,6 +8,7 @@ neither the projection nor its inputs need more than one number a coordinate (Ch
 from __future__ import annotations
 
 import zlib
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,7 @@ def sketch_matrix(purpose: str, size: int, width: int) -> Tensor:
     return result
 
 
+@lru_cache(maxsize=4)  # of one layer, for all chunks of its samples
 def _buckets(purpose: str, size: int, width: int) -> tuple[Tensor, Tensor]:
     """The bucket and the sign of every coordinate."""
     words = hashed(purpose, np.arange(size, dtype=np.uint64))

@@ -39,6 +39,7 @@ def weight_gradients(purpose: str, layer: WeightLayer, inputs: Tensor, gradient:
     width = len(kernels)
     rows = by_position(gradient, layer, num_samples, gradient.shape[-1 if isinstance(layer, nn.Linear) else 1])
     per_sample = len(inputs) // num_samples
+    answering = sketch_matrix(f"{purpose} rows", rows.shape[1] // groups, WEIGHT_SIDE).to(gradient)
     found = []
     answered = 4 * groups * WEIGHT_SIDE * (2 * rows.shape[2] + 2 * width)
     for part in chunks(num_samples, answered + 8 * rows[0].numel()):
@@ -49,8 +50,10 @@ def weight_gradients(purpose: str, layer: WeightLayer, inputs: Tensor, gradient:
             weight = kernels.view(width, *layer.weight.shape[1:]).repeat(groups, *(1,) * (layer.weight.dim() - 1))
             run = layer._conv_forward(taken, weight, None)
             projected = by_position(run, layer, part.stop - part.start, groups * width)
-        split = rows[part].reshape(part.stop - part.start, groups, -1, rows.shape[2])
-        answers = count_sketch(f"{purpose} rows", split.transpose(2, 3), WEIGHT_SIDE)  # [n, groups, positions, rows]
-        products = torch.einsum("ngpr,ngcp->ncgr", answers, projected.reshape(len(projected), groups, width, -1))
-        found.append(count_sketch(f"{purpose} groups", products.flatten(2), WEIGHT_SIDE).transpose(1, 2).flatten(1))
+        answers = answering @ rows[part].reshape(part.stop - part.start, groups, -1, rows.shape[2])
+        products = answers @ projected.reshape(len(projected), groups, width, -1).transpose(
+            2, 3
+        )  # [n, groups, rows, columns]
+        joined = products.flatten(1, 2).transpose(1, 2)
+        found.append(count_sketch(f"{purpose} groups", joined, WEIGHT_SIDE).transpose(1, 2).flatten(1))
     return torch.cat(found)
