@@ -17,6 +17,7 @@ from contracts.state import fingerprint
 from neuroexapt.analysis.estimators import ESTIMATORS
 from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.measuring import ModelEvidence, measure_evidence
+from neuroexapt.analysis.needs import bottlenecks
 from neuroexapt.config import EvidenceConfig
 from neuroexapt.errors import (
     BudgetError,
@@ -255,9 +256,34 @@ def test_targets_that_are_no_classes_cost_only_what_is_about_classes(kind: str) 
     evidence = measure_evidence(model, [batch], loss)
     about_labels = {name for name, estimator in ESTIMATORS.items() if "targets" in estimator.views}
     assert evidence.edges == ()
+    (note,) = evidence.notes
+    assert note.startswith("nothing is said about labels: found targets ")
     for layer in evidence.layers:
-        assert set(layer.missing) == about_labels
-        assert all("there are no targets" in reason for reason in layer.missing.values())
+        assert about_labels <= set(layer.missing)
+        assert all("not one class for each sample" in layer.missing[name] for name in about_labels)
+        assert not any(ESTIMATORS[name].values.keys() & layer.values.keys() for name in layer.missing)
+
+
+def test_a_loss_that_does_not_take_the_targets_says_what_it_was_given() -> None:
+    tokens = torch.randint(7, (24, 6), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ModelError, match=r"Expected target size.* of outputs \[24, 6, 7\] and targets \[24, 6\] that"):
+        measure_evidence(Words(), [(tokens, tokens.roll(-1, 1))])
+
+
+def test_a_loss_without_gradient_is_told() -> None:
+    evidence = measure_evidence(net(), batches(24), lambda outputs, targets: outputs.sum() * 0.0)
+    assert any(note.startswith("the gradient of the loss is 0 at every layer") for note in evidence.notes)
+    assert "expressivity" in evidence.layers[0].missing
+
+
+def test_a_layer_of_one_position_has_no_surroundings_and_needs_no_attention() -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(64, 6, generator=generator)
+    evidence = measure_evidence(model, [(inputs, (inputs[:, 0] * inputs[:, 1] > 0).long())])
+    assert {layer.num_positions for layer in evidence.layers} == {1}
+    assert not any("attention" in layer.needs for layer in bottlenecks(evidence).layers)
+    assert {layer.num_positions for layer in measure_evidence(net(), batches(24)).layers} > {1}
 
 
 def test_a_layer_that_does_not_run_on_these_data_is_left_out_with_the_reason() -> None:

@@ -116,7 +116,7 @@ def test_information_that_only_later_layers_show_is_unread_and_edges_count_at_bo
     assert "unread_information" not in found["layer.2"]
     assert [found[f"layer.{i}"]["information_lost"].value for i in range(3)] == [-0.2, 0.5, 0.5]
     told = bottlenecks(evidence).layers[0].needs["path"].reasons[0]
-    assert told == "information lost -0.2 [-0.3, -0.1], above 0% of 2 others"
+    assert told == "information lost -0.2 [-0.3, -0.1], below all of 2 others"
 
 
 def test_dead_and_constant_units_are_idle_together() -> None:
@@ -128,7 +128,7 @@ def test_the_summary_tells_the_strongest_first_and_the_edge_that_loses_most() ->
     evidence = ranks(*(0.1 * i for i in range(30)))
     evidence = replace(evidence, edges=(edge(0, 1, reading(0.3, 0.1)), edge(1, 2, reading(0.4, 0.5))))
     lines = bottlenecks(evidence).summary().splitlines()
-    reason = "its units span fewer directions: effective rank fraction 0 [0, 0], above 0% of 29 others"
+    reason = "its units span fewer directions: effective rank fraction 0 [0, 0], below all of 29 others"
     assert lines[0] == f"layer.0: less (1.00): {reason}"
     assert lines[1].startswith("layer.29: wider (1.00): its units are used more fully: effective rank fraction 2.9 ")
     assert lines[-2:] == ["and 11 more", "layer.0 → layer.1 loses most: 0.3 nats about the label [0.2, 0.4]"]

@@ -140,6 +140,14 @@ def test_a_proposal_says_what_where_why_cost_and_predicted_gain():
     )
 
 
+def test_a_choice_that_was_not_scored_has_no_predicted_gain():
+    unscored = replace(PROPOSAL, num_samples=0, predicted_gain=0.0, num_scored=0)
+    lines = shown(STARTED, unscored, APPLIED, verdict(True)).splitlines()
+    assert "first by evidence of 14 candidates, none of them scored; " in lines[-2]
+    assert lines[-2].endswith("predicted gain not known")
+    assert "gain +0.035, predicted not known; " in lines[-1]
+
+
 def test_a_proposal_right_after_resuming_gives_its_cost_in_flops():
     assert "cost 150 kFLOP more per sample, predicted" in shown(RunResumed(epoch=6, path="x"), PROPOSAL)
 

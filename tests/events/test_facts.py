@@ -9,6 +9,7 @@ from neuroexapt.events import EVENT_TYPES, CheckpointSaved, Event, FanOut, event
 
 SAMPLES = {
     int: 7,
+    int | None: 7,
     float: 0.1 + 0.2,
     str: 'a "quoted" → line\nand another',
     bool: True,

@@ -14,7 +14,7 @@ def test_the_python_blocks_run_one_after_another(capsys) -> None:  # type: ignor
     for block in BLOCKS:
         exec(compile(block, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     assert "Widen(axis='0', to=12" in printed
     assert '"InsertLayer"' in printed or "'InsertLayer'" in printed
 

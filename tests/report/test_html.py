@@ -5,7 +5,7 @@ import pytest
 
 from neuroexapt.errors import InputError
 from neuroexapt.events import BatchRecovered, ProposalMade, RunFinished, RunResumed
-from neuroexapt.report import JournalWriter, write_report
+from neuroexapt.report import JournalWriter, summarize, write_report
 
 
 def written(folder, events) -> str:
@@ -61,10 +61,35 @@ def test_a_growth_event_says_what_both_policies_would_have_done_and_the_runners_
             run.events[index] = replace(event, evidence_choice=event.description)
     page = written(tmp_path, run.events)
     assert "uniform placement would choose: widen stem 8 -&gt; 12 channels</li>" in page
-    assert "most evidence per added FLOP: " in page
+    assert "highest score per added FLOP: " in page
     assert "channels (as was done)</li>" in page
-    assert "runner-up: insert a layer after stem, evidence 2.0e-04, cost 90 kFLOP</li>" in page
+    assert "runner-up: insert a layer after stem, score 2.0e-04, cost 90 kFLOP</li>" in page
     assert "14 candidates in all, policy evidence" in page
+
+
+def test_a_growth_event_says_what_scoring_took_and_was_allowed_and_what_was_not_scored(make_grown_run, tmp_path):
+    run = make_grown_run(num_epochs=5)
+    runner_up = {"description": "insert", "evidence": None, "added_flops": 5, "score": None}
+    scored = {"score": "gradient_norm", "score_flops": 33_800_000, "score_flops_allowed": 65_800_000}
+    for index, event in enumerate(run.events):
+        if isinstance(event, ProposalMade):
+            run.events[index] = replace(event, **scored, num_scored=9, runners_up=[runner_up])
+    page = written(tmp_path, run.events)
+    assert "gradient norm score " in page
+    assert "took 33.8 of 65.8 MFLOP allowed" in page
+    assert "14 candidates in all, 9 of them scored, policy evidence" in page
+    assert "runner-up: insert, cost 5 FLOP, not scored</li>" in page
+
+
+def test_an_edit_that_was_not_scored_is_not_said_to_be_predicted_as_nothing(make_grown_run, tmp_path):
+    run = make_grown_run(num_epochs=5)
+    for index, event in enumerate(run.events):
+        if isinstance(event, ProposalMade):
+            run.events[index] = replace(event, num_samples=0, predicted_gain=0.0, score_remark="too dear")
+    page = written(tmp_path, run.events)
+    assert "not scored</small>" in page
+    assert "no candidate was scored: too dear</li>" in page
+    assert summarize(run.events).growth[0].predicted_gain is None
 
 
 def test_an_unfinished_run_makes_a_report_that_claims_no_test(make_grown_run, tmp_path):

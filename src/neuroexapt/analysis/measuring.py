@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -38,6 +38,7 @@ class LayerEvidence:
         successors: Layers that its output reaches without passing through another.
         values: By name; ``meanings()`` says what each is.
         missing: Estimator to why it gave nothing here.
+        num_positions: The most that a sample had at its output: pixels, tokens; 0 where that is not known.
     """
 
     path: str
@@ -47,6 +48,7 @@ class LayerEvidence:
     successors: tuple[str, ...]
     values: Mapping[str, Evidence]
     missing: Mapping[str, str] = field(default_factory=dict)
+    num_positions: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Returns a JSON-ready dictionary."""
@@ -58,6 +60,7 @@ class LayerEvidence:
             "successors": list(self.successors),
             "values": {name: evidence.to_json() for name, evidence in self.values.items()},
             "missing": dict(self.missing),
+            "num_positions": self.num_positions,
         }
 
     @staticmethod
@@ -173,11 +176,7 @@ def measure_evidence(
         views=frozenset().union(*(e.views for e in estimators)) | {"features"},
         seed=seed,
     )
-    found = tuple(
-        _measured(layer, watched.samples[layer.path], estimators, watched.lost.get(layer.path, {}), config)
-        for layer in layers
-        if layer.path in watched.samples
-    )
+    found = tuple(_measured(layer, watched, estimators, config) for layer in layers if layer.path in watched.samples)
     tells_labels = any(isinstance(e, LabelInformation) for e in estimators)
     used = [e.num_bytes for layer in found for e in layer.values.values()]
     held = {path: sample.num_bytes for path, sample in watched.samples.items()}
@@ -187,7 +186,11 @@ def measure_evidence(
         num_bytes=sum(held.values()) + max(used, default=0),
         flops=watched.flops,
         edges=information_loss(layers, watched.samples, config.max_bytes_per_layer) if tells_labels else (),
-        notes=(*_notes(watched), *(f"{path}: not watched: it {why}" for path, why in left_out.items())),
+        notes=(
+            *_notes(watched),
+            *_of_loss(watched.samples.values(), first[1], tells_labels),
+            *(f"{path}: not watched: it {why}" for path, why in left_out.items()),
+        ),
     )
 
 
@@ -204,24 +207,29 @@ def _chosen(config: EvidenceConfig) -> Sequence[Estimator]:
 
 def _measured(
     layer: WatchedLayer,
-    sample: LayerSample,
+    watched: Watched,
     estimators: Sequence[Estimator],
-    lost: Mapping[str, str],
     config: EvidenceConfig,
 ) -> LayerEvidence:
+    sample = watched.samples[layer.path]
+    reasons = {"targets": "the targets are not one class for each sample", **watched.lost.get(layer.path, {})}
     values: dict[str, Evidence] = {}
     missing: dict[str, str] = {}
     for estimator in estimators:
         if unseen := sorted(view for view in estimator.views if not sample.has(view)):
-            missing[estimator.name] = lost.get(unseen[0], f"there are no {unseen[0]} of this layer")
+            missing[estimator.name] = reasons.get(unseen[0], f"there are no {unseen[0]} of this layer")
             continue
         if len(sample) < FEWEST:
             missing[estimator.name] = f"found {len(sample)} samples, needed {FEWEST} at least"
             continue
         try:
-            values |= estimator.measure(layer.path, sample, config.max_bytes_per_layer)
+            found = estimator.measure(layer.path, sample, config.max_bytes_per_layer)
         except BudgetError as error:
             missing[estimator.name] = str(error)
+            continue
+        values |= found
+        if not found:
+            missing[estimator.name] = "not defined on these data: nothing varies, no gradient, or too few samples"
     return LayerEvidence(
         path=layer.path,
         kind=layer.kind,
@@ -230,7 +238,19 @@ def _measured(
         successors=layer.successors,
         values=values,
         missing=missing,
+        num_positions=watched.positions.get(layer.path, 0),
     )
+
+
+def _of_loss(samples: Collection[LayerSample], targets: Tensor, tells_labels: bool) -> Iterator[str]:
+    """Yields what is missing everywhere because of the targets or the loss."""
+    if tells_labels and samples and all(sample.targets is None for sample in samples):
+        dtype = str(targets.dtype).removeprefix("torch.")
+        found = f"{dtype} {list(targets.shape)}"
+        yield f"nothing is said about labels: found targets {found}, needed int64 [n], one class each"
+    gradients = [sample.gradients for sample in samples if sample.gradients is not None]
+    if gradients and not any(bool(rows.any()) for rows in gradients):
+        yield "the gradient of the loss is 0 at every layer: nothing is said of it. Is it the right loss_function?"
 
 
 def _notes(watched: Watched) -> list[str]:

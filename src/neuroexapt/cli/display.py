@@ -51,6 +51,7 @@ class Display:
         self._num_epochs = num_epochs
         self._flops: int | None = None
         self._applied: MutationApplied | None = None
+        self._predicted = ""  # gain of the edit that is on trial, in words
         self._bar: tuple[Progress, TaskID] | None = None
 
     def send(self, event: Event) -> None:
@@ -126,24 +127,25 @@ class Display:
         progress.update(task, completed=epoch, description=numbers)
 
     def _tell_proposal(self, event: ProposalMade) -> None:
-        candidates = in_number_of(event.num_candidates, "candidate")
         choice = "next in turn" if event.policy == "uniform" else f"first by {event.policy}"
+        self._predicted = in_gain(event.predicted_gain) if event.num_samples else "not known"
         self._say_parts(
             f"{_at(event.epoch)}  try: {event.description}",
-            f"why: {event.trigger}; {choice} of {candidates}",
-            f"cost {self._flop_change(event.added_flops)}, predicted gain {in_gain(event.predicted_gain)}",
+            f"why: {event.trigger}; {choice} of {in_number_of(event.num_candidates, 'candidate')}{_scored(event)}",
+            f"cost {self._flop_change(event.added_flops)}, predicted gain {self._predicted}",
         )
 
     def _tell_verdict(self, event: VerdictReached) -> None:
         style = "green" if event.accepted else "red"
         verdict = f"{_at(event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
         applied, self._applied = self._applied, None
+        predicted, self._predicted = self._predicted or in_gain(event.predicted_gain), ""
         if applied is None:
             self._say_parts(f"{verdict}: {event.description}: {event.reason}", style=style)
             return
         self._say_parts(
             f"{verdict}: validation loss {in_loss(event.trial_loss)} with it, {in_loss(event.control_loss)} without",
-            f"gain {in_gain(event.measured_gain)}, predicted {in_gain(event.predicted_gain)}"
+            f"gain {in_gain(event.measured_gain)}, predicted {predicted}"
             + ("" if event.accepted else f": {event.reason}"),
             f"cost {in_change(applied.parameter_delta)} parameters, {self._flop_change(applied.flop_delta)}; "
             f"outputs moved by {in_magnitude(applied.output_change)} at the edit",
@@ -170,6 +172,13 @@ class Display:
 
 def _at(epoch: int) -> str:
     return f"epoch {epoch:>2}"
+
+
+def _scored(event: ProposalMade) -> str:
+    """Says how many candidates the evidence is of, where the choice is by evidence and it is not of all."""
+    if event.policy == "uniform" or event.num_scored in (None, event.num_candidates):
+        return ""
+    return f", {event.num_scored or 'none'} of them scored"
 
 
 def _epochs_in(event: RunStarted) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from neuroexapt.analysis import BottleneckReport, ModelEvidence, bottlenecks, measure_evidence
 from neuroexapt.cli.architecture import Architecture, from_checkpoint
-from neuroexapt.cli.evidence_table import edge_lines, layer_table, totals_of, what_to_do
+from neuroexapt.cli.evidence_table import edge_lines, layer_table, legend, totals_of, what_to_do
 from neuroexapt.cli.picture import check_place, run_folder_of
 from neuroexapt.data import load_data
 from neuroexapt.errors import DataError, InputError
@@ -52,6 +53,7 @@ def show_evidence(options: argparse.Namespace, console: Console) -> None:
     console.print(totals_of(evidence, str(target)), highlight=False)
     console.print(layer_table(evidence, report, console.width))
     for line in (
+        legend(evidence, console.width),
         *edge_lines(report),
         *(f"note: {text}" for text in (*note, *notes, *evidence.notes, *report.notes)),
         "",
@@ -59,7 +61,9 @@ def show_evidence(options: argparse.Namespace, console: Console) -> None:
         *(f"  {line}" for line in report.summary().splitlines()),
         *what_to_do(report),
     ):
-        console.print(Text(line), highlight=False)
+        indent = " " * (len(line) - len(line.lstrip()))
+        wrapped = textwrap.fill(line, console.width, subsequent_indent=f"{indent}  ") if console.is_terminal else line
+        console.print(Text(wrapped), highlight=False, soft_wrap=True)
     replaced = " (in place of the one that was there)" if is_there else ""
     for line in (f"picture: {place}{replaced}", f"record: {folder / RECORD}"):
         console.print(Text(line), soft_wrap=True)  # a path stays in one piece

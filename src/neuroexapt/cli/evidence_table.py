@@ -31,19 +31,24 @@ class Column:
     name: str
     head: str
     form: Literal["share", "number", "magnitude"]
+    meaning: str
     where: Literal["both", "wide", "narrow"] = "both"
 
 
 COLUMNS = (
-    Column("effective_rank_fraction", "rank", "share"),
-    Column("expressivity_gap", "gap", "share"),
-    Column("label_information_fraction", "label", "share", where="narrow"),
-    Column("label_information", "label\nnats", "number", where="wide"),
-    Column("predictability", "predict-\nable", "share", where="wide"),
-    Column("dead_fraction", "dead", "share", where="wide"),
-    Column("context_fraction", "context", "share", where="wide"),
-    Column("gradient_agreement", "agree-\nment", "share", where="wide"),
-    Column("fisher_sensitivity", "fisher", "magnitude", where="wide"),
+    Column("effective_rank_fraction", "rank", "share", "of the directions that its units could span, those they do"),
+    Column("expressivity_gap", "gap", "share", "of the gradient at its outputs, what its weights cannot give"),
+    Column(
+        "label_information_fraction", "label", "share", "of the label, what a linear probe reads off it", where="narrow"
+    ),
+    Column("label_information", "label\nnats", "number", "what a linear probe reads of the label", where="wide"),
+    Column("predictability", "predict-\nable", "share", "of a unit, what the others tell", where="wide"),
+    Column("dead_fraction", "dead", "share", "of its units, those always 0", where="wide"),
+    Column("context_fraction", "context", "share", "of the gap, what the whole sample tells", where="wide"),
+    Column(
+        "gradient_agreement", "agree-\nment", "share", "of the squared gradient, what all samples share", where="wide"
+    ),
+    Column("fisher_sensitivity", "fisher", "magnitude", "rise of the loss without one unit", where="wide"),
 )
 
 
@@ -63,14 +68,12 @@ def layer_table(evidence: ModelEvidence, report: BottleneckReport, width: int) -
         report: Its needs.
         width: Columns of the terminal.
     """
-    is_wide = width >= WIDE
-    left_out = "narrow" if is_wide else "wide"
-    columns = [c for c in COLUMNS if c.where != left_out and any(c.name in la.values for la in evidence.layers)]
+    is_wide, columns = width >= WIDE, _columns(evidence, width)
     table = Table(
-        title="Layers in the order of execution: values ± half of their 95 % interval, and needs on [0, 1]",
+        title="Layers as they run: values ± half of the 95 % interval, and needs in [0, 1]",
         title_justify="left",
         title_style="bold",
-        caption=f"0.50 is the middle of this model; {MARK} stands out: raised at {RAISED}, until it falls below {KEPT}",
+        caption=f"{MARK} stands out: from {RAISED} on, until below {KEPT}; 0.5 is the middle of this model",
         caption_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -88,6 +91,17 @@ def layer_table(evidence: ModelEvidence, report: BottleneckReport, width: int) -
             *(_need(needs, name, is_wide) for name in NEEDS),
         )
     return table
+
+
+def legend(evidence: ModelEvidence, width: int) -> str:
+    """Returns what the columns of ``layer_table`` are, in one line."""
+    names = ((c.head.replace("-\n", "").replace("\n", " in "), c.meaning) for c in _columns(evidence, width))
+    return "; ".join(f"{name}: {meaning}" for name, meaning in names)
+
+
+def _columns(evidence: ModelEvidence, width: int) -> Sequence[Column]:
+    left_out = "narrow" if width >= WIDE else "wide"
+    return [c for c in COLUMNS if c.where != left_out and any(c.name in la.values for la in evidence.layers)]
 
 
 def edge_lines(report: BottleneckReport) -> Sequence[str]:

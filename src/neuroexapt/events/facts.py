@@ -67,12 +67,15 @@ class ProposalMade(Event):
     predicted_gain: float  # expected fall of the validation loss against the control, nats
     evidence: float  # growth score of the choice; its unit depends on the score
     evidence_spread: float  # its standard error
-    num_samples: int
+    num_samples: int  # that the choice was scored on; 0: it was not
     added_flops: int  # forward FLOPs per sample that it would add
     uniform_choice: str  # what the uniform baseline would do
     evidence_choice: str = ""  # what most evidence per added FLOP would do
     num_candidates: int
-    runners_up: list[dict[str, Any]]  # {description, evidence, added_flops, score}, best first, at most 5
+    num_scored: int | None = None  # candidates that have a score; null in journals of old
+    runners_up: list[
+        dict[str, Any]
+    ]  # {description, evidence, added_flops, score}, best first, at most 5; not scored: null
     score: str = ""  # name of the growth score, "" where there were no data
     score_flops: int = 0  # that scoring all candidates took, counted
     score_flops_allowed: int = 0  # share of the training FLOPs since candidates were last scored

@@ -76,6 +76,7 @@ class Proposal:
     def event(self, trigger: str, policy: str, history: History) -> ProposalMade:
         """Returns the fact to tell."""
         evidence = self.choice.evidence
+        num_scored = sum(candidate.evidence is not None for candidate in self.ranked)
         return ProposalMade(
             epoch=history.epoch,
             trigger=trigger,
@@ -92,8 +93,9 @@ class Proposal:
             score_remark=self.scoring.remark,
             added_flops=self.choice.flop_delta,
             uniform_choice=uniform(self.ranked, history)[0].description,
-            evidence_choice=by_evidence(self.ranked, history)[0].description if evidence else "",
+            evidence_choice=by_evidence(self.ranked, history)[0].description if num_scored else "",
             num_candidates=len(self.ranked),
+            num_scored=num_scored,
             runners_up=[_runner_up(a, history) for a in self.ranked[1 : NUM_RUNNERS_UP + 1]],
         )
 
@@ -171,7 +173,8 @@ class Proposer:
         score, batches = SCORES[config.score], self._evidence_batches(history.epoch)
         scores = score_all(surgeon.graph, found, batches, self._loss_function, score, effort)
         if scores.remark:
-            logger.warning("no candidate was scored: %s", scores.remark)
+            is_asked_for = config.policy == "evidence"
+            logger.log(logging.WARNING if is_asked_for else logging.INFO, "no candidate was scored: %s", scores.remark)
         self.flops_spent += scores.flops
         history.training_flops = 0
         self.scoring = Scoring(config.score, scores.flops, effort.max_flops, scores.remark)
@@ -187,9 +190,10 @@ class Proposer:
 
 
 def _runner_up(found: Assay, history: History) -> dict[str, Any]:
+    is_scored = found.evidence is not None
     return {
         "description": found.description,
-        "evidence": predicted(found, history),
+        "evidence": predicted(found, history) if is_scored else None,
         "added_flops": found.flop_delta,
-        "score": score(found, history),
+        "score": score(found, history) if is_scored else None,
     }

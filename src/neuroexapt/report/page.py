@@ -166,9 +166,18 @@ def _evidence(event: GrowthEvent) -> tuple[str, ...]:
     if event.evidence is None or event.evidence_spread is None or event.num_samples is None:
         return ()
     if event.num_samples == 0:
-        return ("no evidence was read",)
+        return ("not scored", *_score_cost(event))
     value, spread = in_magnitude(event.evidence), in_magnitude(event.evidence_spread)
-    return (f"evidence {value}", f"± {spread}, {in_number_of(event.num_samples, 'sample')}")
+    name = f"{event.score} score".replace("_", " ").lstrip()
+    return (f"{name} {value}", f"± {spread}, {in_number_of(event.num_samples, 'sample')}", *_score_cost(event))
+
+
+def _score_cost(event: GrowthEvent) -> tuple[str, ...]:
+    """Says what scoring all candidates took, and what it might have taken."""
+    if not event.score_flops_allowed:
+        return ()
+    took = in_flops_range(event.score_flops or 0, event.score_flops_allowed).replace("→", "of")
+    return (f"took {took} allowed",)
 
 
 def _cost(event: GrowthEvent, summary: RunSummary) -> tuple[str, ...]:
@@ -188,9 +197,13 @@ def _alternatives(event: GrowthEvent) -> tuple[str, ...]:
     if event.uniform_choice:
         lines.append(f"uniform placement would choose: {event.uniform_choice}{_same(event, event.uniform_choice)}")
     if event.evidence_choice:
-        lines.append(f"most evidence per added FLOP: {event.evidence_choice}{_same(event, event.evidence_choice)}")
+        lines.append(f"highest score per added FLOP: {event.evidence_choice}{_same(event, event.evidence_choice)}")
     if event.num_candidates:
-        lines.append(f"{in_number_of(event.num_candidates, 'candidate')} in all, policy {event.policy}")
+        candidates = in_number_of(event.num_candidates, "candidate")
+        scored = "" if event.num_scored is None else f", {event.num_scored} of them scored"
+        lines.append(f"{candidates} in all{scored}, policy {event.policy}")
+    if event.score_remark:
+        lines.append(f"no candidate was scored: {event.score_remark}")
     return tuple(lines)
 
 
@@ -199,12 +212,13 @@ def _same(event: GrowthEvent, choice: str) -> str:
 
 
 def _runner_up(other: dict[str, Any]) -> str:
-    names = {"added_flops": "cost", "score": "evidence per added FLOP"}
+    names = {"added_flops": "cost", "evidence": "score", "score": "score per added FLOP"}
     numbers = [
         f"{names.get(key, key)} {in_flops(value) if key == 'added_flops' else in_magnitude(value)}"
         for key, value in other.items()
         if isinstance(value, int | float)
     ]
+    numbers += ["not scored"] if other.get("evidence", 0) is None else []
     return ", ".join([f"runner-up: {other.get('description', UNKNOWN)}", *numbers])
 
 

@@ -41,11 +41,16 @@ class GrowthEvent:
     evidence: float | None
     evidence_spread: float | None
     num_samples: int | None
+    score: str | None  # name of the growth score
+    score_flops: int | None
+    score_flops_allowed: int | None
+    score_remark: str | None  # why nothing was scored
+    num_scored: int | None
     num_candidates: int | None
     uniform_choice: str | None
     evidence_choice: str | None
     runners_up: tuple[dict[str, Any], ...]
-    predicted_gain: float | None  # nats
+    predicted_gain: float | None  # nats; None too where the edit was not scored
     measured_gain: float | None  # nats, control loss - trial loss
     control_loss: float | None
     trial_loss: float | None
@@ -195,11 +200,16 @@ def _growth_event(number: int, told: _Open) -> GrowthEvent:
         evidence=proposal.evidence if proposal else None,
         evidence_spread=proposal.evidence_spread if proposal else None,
         num_samples=proposal.num_samples if proposal else None,
+        score=proposal.score if proposal else None,
+        score_flops=proposal.score_flops if proposal else None,
+        score_flops_allowed=proposal.score_flops_allowed if proposal else None,
+        score_remark=proposal.score_remark if proposal else None,
+        num_scored=proposal.num_scored if proposal else None,
         num_candidates=proposal.num_candidates if proposal else None,
         uniform_choice=proposal.uniform_choice if proposal else None,
         evidence_choice=proposal.evidence_choice if proposal else None,
         runners_up=tuple(proposal.runners_up) if proposal else (),
-        predicted_gain=verdict.predicted_gain if verdict else proposal.predicted_gain if proposal else None,
+        predicted_gain=_predicted(told),
         measured_gain=verdict.measured_gain if verdict else None,
         control_loss=verdict.control_loss if verdict else None,
         trial_loss=verdict.trial_loss if verdict else None,
@@ -210,6 +220,13 @@ def _growth_event(number: int, told: _Open) -> GrowthEvent:
         control=tuple(told.control),
         trial=tuple(told.trial),
     )
+
+
+def _predicted(told: _Open) -> float | None:
+    if told.proposal is not None and not told.proposal.num_samples:
+        return None
+    said = told.verdict or told.proposal
+    return said.predicted_gain if said else None
 
 
 def _summary_of(story: _Story) -> RunSummary:

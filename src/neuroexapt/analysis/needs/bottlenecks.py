@@ -95,4 +95,10 @@ def _reason(signal: Signal, reading: Evidence, percentile: float, num_others: in
     speaks_for_it = (percentile > MIDDLE) == (signal.side == "high")
     idea = f"{signal.idea}: " if speaks_for_it else ""
     others = "1 other" if num_others == 1 else f"{num_others} others"
-    return f"{idea}{value}, above {percentile:.0%} of {others}"
+    return f"{idea}{value}, {_place(percentile)} {others}"
+
+
+def _place(percentile: float) -> str:
+    """Says how many of the others are below or above, whichever is more."""
+    side, share = ("above", percentile) if percentile >= MIDDLE else ("below", 1.0 - percentile)
+    return f"{side} all of" if share > 0.995 else f"{side} {100 * share:.0f} % of"

@@ -20,14 +20,20 @@ from neuroexapt.analysis.evidence import Evidence
 from neuroexapt.analysis.measuring import LayerEvidence, ModelEvidence
 
 INFORMATION = "label_information"
+CONTEXT = "context_fraction"
 
 
 def quantities(evidence: ModelEvidence) -> dict[str, Mapping[str, Evidence]]:
     """Returns path -> name -> value, for every watched layer."""
     return {
-        layer.path: {**layer.values, **_idle(layer), **_unread(evidence, layer), **_lost(evidence, layer)}
+        layer.path: {**_own(layer), **_idle(layer), **_unread(evidence, layer), **_lost(evidence, layer)}
         for layer in evidence.layers
     }
+
+
+def _own(layer: LayerEvidence) -> Mapping[str, Evidence]:
+    """A layer with one position has no surroundings that it does not see."""
+    return {name: value for name, value in layer.values.items() if name != CONTEXT or layer.num_positions != 1}
 
 
 def _idle(layer: LayerEvidence) -> dict[str, Evidence]:

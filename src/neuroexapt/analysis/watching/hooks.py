@@ -58,6 +58,7 @@ class Watch:
         self._model, self._layers, self._rows, self._seed = model, layers, rows, seed
         self.token = torch.zeros((), requires_grad=True)
         self.largest: dict[str, int] = {}  # elements of the largest activation of each layer
+        self.positions: dict[str, int] = {}  # the most that a sample had at the output of each layer
         self.read: set[str] = set()  # layers whose units were seen in this batch
         self._samples: Words = np.zeros(0, dtype=np.uint64)
         self._start = self._batch = 0
@@ -121,6 +122,8 @@ class Watch:
             return None
         given = args[0] if args and isinstance(args[0], Tensor) else None
         check_finite(layer.path, "activation", output)
+        positions = output.numel() // max(self._batch * layer.width, 1)
+        self.positions[layer.path] = max(self.positions.get(layer.path, 0), positions)
         if torch.is_grad_enabled():
             answer = partial(self._answer, layer, module, given, None if given is None else given._version)
             output = _Tap.apply(output, self.token, answer)  # type: ignore[no-untyped-call]

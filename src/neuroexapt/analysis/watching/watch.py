@@ -33,12 +33,14 @@ class Watched:
         samples: By layer path.
         lost: Layer path to what could not be recorded of it, and why.
         largest: Elements of the largest activation of each layer.
+        positions: The most that a sample had at the output of each layer.
         flops: Of all forward and backward passes.
     """
 
     samples: dict[str, LayerSample]
     lost: dict[str, dict[str, str]] = field(default_factory=dict)
     largest: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
     flops: int = 0
 
 
@@ -126,7 +128,8 @@ def _empty(
 
 def _gathered(rows: Mapping[str, Rows], capacities: Mapping[str, int], hooks: Watch, seen: int, flops: int) -> Watched:
     """What all processes saw, of as many samples each as the one with the fewest has."""
-    told = from_all((seen, flops, hooks.largest, {path: store.lost for path, store in rows.items()}))
+    lost_here = {path: store.lost for path, store in rows.items()}
+    told = from_all((seen, flops, hooks.largest, hooks.positions, lost_here))
     count = min(number for number, *_ in told)
     lost = {path: {v: why for *_, theirs in told for v, why in theirs[path].items()} for path in rows}
     kept = {path: store for path, store in rows.items() if "features" not in lost[path]}
@@ -136,7 +139,8 @@ def _gathered(rows: Mapping[str, Rows], capacities: Mapping[str, int], hooks: Wa
             for path, store in kept.items()
         },
         lost={path: reasons for path, reasons in lost.items() if reasons},
-        largest={path: max(theirs.get(path, 0) for *_, theirs, _ in told) for path in hooks.largest},
+        largest={path: max(theirs.get(path, 0) for _, _, theirs, *_ in told) for path in hooks.largest},
+        positions={path: max(theirs.get(path, 0) for *_, theirs, _ in told) for path in hooks.positions},
         flops=sum(number for _, number, *_ in told),
     )
 
@@ -150,7 +154,8 @@ def _run(
         outputs = ExampleInputs.of(inputs).call(model)
     if not has_gradients:
         return
-    with told("the loss: it", "Give a function of (outputs, targets) that returns the mean loss."):
+    given = f"outputs {_shape(outputs)} and targets {_shape(targets)}"
+    with told("the loss: it", f"Give a function of {given} that returns the mean loss."):
         loss = loss_function(outputs, targets)
     if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
         found = f"a tensor {list(loss.shape)} of {loss.dtype}" if isinstance(loss, Tensor) else type(loss).__name__
@@ -164,6 +169,10 @@ def _run(
 def _normal(leaf: Any) -> Any:
     """Tensors made in inference mode cannot take part in a backward pass; copies of them can."""
     return leaf.clone() if isinstance(leaf, Tensor) and leaf.is_inference() else leaf
+
+
+def _shape(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__
 
 
 def _views(layer: WatchedLayer, module: nn.Module, wanted: frozenset[str]) -> Views:

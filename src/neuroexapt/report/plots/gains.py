@@ -56,7 +56,8 @@ def _label(event: GrowthEvent) -> str:
 
 def _draw_bar(axes: Axes, height: float, gain: float | None, kind: str, event: GrowthEvent) -> None:
     if gain is None or not math.isfinite(gain):
-        text, length = ("no verdict yet" if event.outcome == "undecided" else "not measured"), 0.0
+        missing = "no verdict yet" if event.outcome == "undecided" else "not measured"
+        text, length = ("not predicted" if kind == "predicted" else missing), 0.0
     else:
         text, length = in_gain(gain), gain
     if kind == "predicted":
