@@ -229,7 +229,7 @@ def _measured(
             continue
         values |= found
         if not found:
-            missing[estimator.name] = "not defined on these data: nothing varies, no gradient, or too few samples"
+            missing[estimator.name] = "not defined here: too few units or samples, nothing that varies, or no gradient"
     return LayerEvidence(
         path=layer.path,
         kind=layer.kind,
