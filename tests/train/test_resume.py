@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from neuroexapt.config import DataConfig, GrowConfig, MorphogenesisConfig, TrainConfig
+from neuroexapt.config import DataConfig, GrowConfig, MorphogenesisConfig, TrainConfig, to_json
 from neuroexapt.data import load_data
 from neuroexapt.errors import CheckpointError, Interrupted
 from neuroexapt.events import CheckpointRejected, RunFinished, RunResumed, VerdictReached
@@ -22,6 +22,7 @@ from neuroexapt.models import build_model
 from neuroexapt.report import JournalWriter
 from neuroexapt.report.journal import read_journal
 from neuroexapt.train import CheckpointStore, Trainer
+from neuroexapt.train.same_run import check_same_run
 from train.tiny import CLASSES, Record, config, data, final_state, network
 
 TOLD_BY_A_RESUMED_RUN = ("RunResumed", "CheckpointRejected", "RunStarted")  # RunStarted: versions, command
@@ -217,6 +218,26 @@ def test_changed_settings_refuse_to_resume_and_are_named(settings: GrowConfig, n
     interrupted(tmp_path / "run", 12)
     with pytest.raises(CheckpointError, match=rf"made with other settings {named}"):
         Trainer(settings, tmp_path / "run").fit(network(), data(), resume=True)
+
+
+def test_a_setting_that_a_checkpoint_does_not_know_had_its_default(tmp_path: Path) -> None:
+    saved = to_json(config({"epochs": 10}))
+    del saved["evidence"], saved["morphogenesis"]["score"]
+    state = {"data": "same", "config": saved}
+    check_same_run(tmp_path, state, config({"epochs": 10}), "same")
+    other = config({"epochs": 10}, {"score": "tiny"})
+    with pytest.raises(CheckpointError, match=r"made with other settings \(morphogenesis.score\)"):
+        check_same_run(tmp_path, state, other, "same")
+
+
+def test_a_state_of_another_version_is_told_from_another_network(tmp_path: Path) -> None:
+    interrupted(tmp_path / "run", 12)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    payload = store.newest().payload
+    del payload.state["engine"]["budget"]
+    store.save(payload.state["progress"]["epoch"], payload)
+    with pytest.raises(CheckpointError, match=r"found a state of another version .*'budget'.*start a new run"):
+        tiny_run(tmp_path / "run", True)
 
 
 def test_another_seed_network_refuses_to_resume(tmp_path: Path) -> None:

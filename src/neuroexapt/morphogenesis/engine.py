@@ -104,7 +104,7 @@ class Morphogenesis:
         if unknown := set(self.config.kinds) - set(MUTATIONS):
             raise ConfigError(f"morphogenesis.kinds: unknown {sorted(unknown)}; known are {', '.join(MUTATIONS)}.")
         if self.config.score not in SCORES:
-            raise ConfigError(f"morphogenesis.score: found {self.config.score!r}, needed one of {', '.join(SCORES)}..")
+            raise ConfigError(f"morphogenesis.score: found {self.config.score!r}, needed one of {', '.join(SCORES)}.")
         if self.config.policy == "evidence" and evidence_batches is None and self.config.max_events:
             raise ConfigError(
                 'morphogenesis.policy: "evidence" reads gradients, and there is no data to read them from. '

@@ -198,7 +198,12 @@ class Run:
             self.num_parameters_start, self.flops_start = state["start"]
             set_random_state(state["random"])
             num_events: int = state["num_events"]
-        except (SurgeryError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{path}: found a state of another version of neuroexapt ({error}), needed one of this. Go on with "
+                "the version that wrote it, or start a new run."
+            ) from error
+        except SurgeryError as error:
             raise CheckpointError(f"{path}: does not fit this run: {error}. Resume with its own seed model.") from error
         self._saved_epoch = self.progress.epoch
         self.events.rewind(num_events)

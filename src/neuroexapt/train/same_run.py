@@ -13,7 +13,7 @@ MAY_DIFFER = frozenset({"train.max_seconds"})  # a run that ran out of time may 
 
 
 def check_same_run(path: Path, state: Mapping[str, Any], config: GrowConfig, fingerprint: str) -> None:
-    """Compares data and settings with those of a checkpoint.
+    """Compares data and settings with those of a checkpoint; a setting that it does not know has its default there.
 
     Raises:
         CheckpointError: They differ; the message lists the settings.
@@ -23,7 +23,8 @@ def check_same_run(path: Path, state: Mapping[str, Any], config: GrowConfig, fin
             f"{path}: the data have changed since the run began: found fingerprint {fingerprint}, needed "
             f"{state['data']}. Restore them, or start a new run."
         )
-    saved, own = _flat(state["config"]), _flat(to_json(config))
+    own, defaults = _flat(to_json(config)), _flat(to_json(GrowConfig()))
+    saved = {key: defaults[key] for key in own if key in defaults} | _flat(state["config"])
     if different := sorted(k for k in saved.keys() | own.keys() if saved.get(k) != own.get(k) and k not in MAY_DIFFER):
         raise CheckpointError(
             f"{path}: made with other settings ({', '.join(different)}). Resume with the run's own config.json."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ def bottlenecks(evidence: ModelEvidence, previous: BottleneckReport | None = Non
         for path, entries in _entries(signals, found, left_out).items():
             if not any(entry.is_measured and not entry.is_support for entry in entries):
                 continue
-            score = sum(entry.strength for entry in entries) / len(entries)
+            score = math.fsum(entry.strength for entry in entries) / len(entries)  # in whatever order
             was_raised = name in before.get(path, {}) and before[path][name].is_raised
             entries.sort(key=lambda entry: (entry.is_support, -entry.strength))
             told[path][name] = Need(

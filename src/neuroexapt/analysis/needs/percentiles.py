@@ -30,7 +30,7 @@ def percentiles(readings: Sequence[Evidence], null: float | None = None) -> list
     told = [null is None or is_told_from(reading, null) for reading in readings]
     points = [(r.value, r.spread) if is_told else (null or 0.0, 0.0) for r, is_told in zip(readings, told, strict=True)]
     return [
-        sum(_chance_below(point, other) for j, other in enumerate(points) if j != i) / (len(points) - 1)
+        math.fsum(_chance_below(point, other) for j, other in enumerate(points) if j != i) / (len(points) - 1)
         if is_told and len(points) > 1
         else MIDDLE
         for i, (point, is_told) in enumerate(zip(points, told, strict=True))
