@@ -63,11 +63,19 @@ def test_a_run_gets_a_table_a_picture_and_a_record_from_which_the_next_call_reme
     assert (run_dir / "other.png").is_file()
 
 
-def test_a_damaged_record_is_told_and_the_memory_begins_anew(call, run_dir):
-    (run_dir / "evidence.json").write_text('{"needs": 3}')
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ('{"needs": 3}', "TypeError"),
+        ('{"needs": {"layers": [{"path": "a", "width": 1, "needs": []}]}}', "AttributeError"),
+        ("[" * 10**5, "RecursionError"),
+    ],
+)
+def test_a_damaged_record_is_told_and_the_memory_begins_anew(call, run_dir, text, error):
+    (run_dir / "evidence.json").write_text(text)
     answer = call("inspect", run_dir, "--evidence", "--samples", "16")
     assert answer.code == 0, answer.err
-    assert "is no earlier record (TypeError), so nothing is remembered from it" in " ".join(answer.out.split())
+    assert f"is no earlier record ({error}), so nothing is remembered from it" in " ".join(answer.out.split())
     evidence, report = record_of(run_dir)
     assert report == bottlenecks(evidence)
 

@@ -101,5 +101,5 @@ def _previous(path: Path) -> tuple[BottleneckReport | None, list[str]]:
         return None, []
     try:
         return BottleneckReport.from_json(json.loads(path.read_text())["needs"]), []
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return None, [f"{path}: is no earlier record ({type(error).__name__}), so nothing is remembered from it"]
