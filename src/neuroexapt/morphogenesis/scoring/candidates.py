@@ -82,8 +82,8 @@ def score_all(
     size = affordable(pass_flops, shapes, score, effort)
     if size is None or not jobs:
         least = flops_of(pass_flops, shapes, score, LEAST_SAMPLES, 1)
-        few = f"{LEAST_SAMPLES} samples take {least:,} FLOPs, allowed are {effort.max_flops:,} with at most "
-        return Scores(reasons=reasons, remark=f"{few}{effort.max_samples} samples" if jobs else "")
+        few = f"{LEAST_SAMPLES} samples take {least:,} FLOPs, allowed are {effort.max_flops:,}"
+        return Scores(reasons=reasons, remark=f"{few}; raise score_fraction to allow more" if jobs else "")
     data, count, evidence = list(_first(batches, size.samples)), FlopCount(), {}
     if sum(len(targets) for _, targets in data) < LEAST_SAMPLES:
         return Scores(reasons=reasons, remark=f"fewer than {LEAST_SAMPLES} samples of evidence")
