@@ -16,9 +16,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from neuroexapt.analysis.measuring import measure_evidence
+from neuroexapt.config import EvidenceConfig
 from neuroexapt.errors import NeuroExaptError
 
 ROUNDING = 1e-5  # of the last batch's rows in another batch
+ALL, ONE = EvidenceConfig(), EvidenceConfig(estimators=("sensitivity",))  # the latter where nothing is to come of it
 PATIENCE = timedelta(seconds=60)  # a hang is a failure and not the end of the run
 
 
@@ -36,9 +38,9 @@ def batches_of(rank: int, processes: int, num_samples: int = 64) -> list[tuple[T
     return list(zip(inputs[rank::processes].split(12), labels[rank::processes].split(12), strict=True))
 
 
-def evidence_of(batches: list[tuple[Tensor, Tensor]]) -> Any:
+def evidence_of(batches: list[tuple[Tensor, Tensor]], config: EvidenceConfig = ALL) -> Any:
     try:
-        return measure_evidence(model_of(), batches).to_json()
+        return measure_evidence(model_of(), batches, config=config).to_json()
     except NeuroExaptError as error:
         return f"{type(error).__name__}: {error}"
 
@@ -49,7 +51,8 @@ def scenarios(rank: int) -> list[Any]:
     broken = [(inputs.clone(), labels) for inputs, labels in whole]
     broken[1][0][3] = torch.nan if rank == 1 else 0.0
     wrong = [(inputs, labels + 9 if rank == 1 else labels) for inputs, labels in whole]
-    return [evidence_of(found) for found in (whole, whole[: 2 - rank], whole[rank * 9 :], broken, wrong)]
+    failing = [evidence_of(found, ONE) for found in (whole[rank * 9 :], broken, wrong)]
+    return [evidence_of(whole), evidence_of(whole[: 2 - rank]), *failing]
 
 
 @contextlib.contextmanager
