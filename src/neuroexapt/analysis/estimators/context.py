@@ -1,4 +1,4 @@
-"""How much of what a layer itself can't give its surroundings could tell it."""
+"""How much of what a layer itself cannot give its surroundings could tell it."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Context(Estimator):
     views = frozenset({"inputs", "gradients", "pooled"})
     values = MappingProxyType(
         {
-            "context_fraction": "share of what the layer's weights can't give that pooled features of the whole sample "
-            "predict, in [0, 1]; 0 where the surroundings tell nothing"
+            "context_fraction": "share of what the layer's weights cannot give that pooled features of the whole "
+            "sample predict, in [0, 1]; 0 where the surroundings tell nothing"
         }
     )
 

@@ -1,4 +1,4 @@
-"""How much of the gradient that a layer's outputs ask for its weights can't give (TINY)."""
+"""How much of the gradient that a layer's outputs ask for its weights cannot give (TINY)."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class GradientNoise(Estimator):
 
     The simple noise scale tr(Sigma) / |G|^2 (McCandlish et al. 2018, An Empirical Model of Large-Batch Training,
     eq. 2.9) is the batch size at which noise and signal are equal in a step. Both are unbiased here: |G|^2 from
-    products of different samples. Where |G|^2 can't be told from 0 the noise scale has no upper end, an infinite
+    products of different samples. Where |G|^2 cannot be told from 0 the noise scale has no upper end, an infinite
     spread, and the value of a |G|^2 of one standard error.
 
     The truth that the intervals hold is that of unlimited samples *in the same projection*. Layers of more than 16 x 16
@@ -46,7 +46,7 @@ class GradientNoise(Estimator):
             "layers of all sizes; 0 where the loss is stationary",
             "gradient_variance": "trace of the covariance of the samples' gradients, >= 0; 0 where all are the same",
             "noise_scale": "samples at which the gradient's noise is as large as the gradient, >= 0; without upper end "
-            "where the gradient can't be told from 0",
+            "where the gradient cannot be told from 0",
             "gradient_agreement": "1 / (1 + noise_scale), in [0, 1]: share of a sample's squared gradient that all "
             "samples have in common; 0 where the loss is stationary, 1 where all are the same",
         }

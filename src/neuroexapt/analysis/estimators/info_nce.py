@@ -25,9 +25,9 @@ class InfoNCE(Estimator):
 
     Given the label of one of N rows, a critic says which row it is. The critic is the log-ratio p(y | h) / p(y) of the
     linear probe (``probing.py``), fitted without the candidates; only its ridge and scale, two numbers, are those that
-    are best on held-out rows among all. Unlike ``label_probe`` it needs no entropy of the
-    label, and it can't be over log N. The true value is that of a critic fitted to unlimited rows. The value is a lower
-    bound of it; the interval ends at what a critic reaches that has seen the candidates, and chance added.
+    are best on held-out rows among all. Unlike ``label_probe`` it needs no entropy of the label, and it cannot be over
+    log N. The true value is that of a critic fitted to unlimited rows. The value is a lower bound of it; the interval
+    ends at what a critic reaches that has seen the candidates, and chance added.
     """
 
     name = "info_nce"

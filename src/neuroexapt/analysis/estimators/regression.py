@@ -1,4 +1,4 @@
-"""What a linear function of some rows can't give of others, without the optimism of a fit.
+"""What a linear function of some rows cannot give of others, without the optimism of a fit.
 
 A fit of r columns to n rows leaves (n - 1 - r) / n of the noise. Two ways undo that: divide by the degrees of freedom,
 which is exact where the noise is the same everywhere, and the errors of rows that were left out of their own fit, which

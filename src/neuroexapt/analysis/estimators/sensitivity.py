@@ -51,7 +51,7 @@ class Sensitivity(Estimator):
             "effective_unit_fraction": "participation ratio of Fisher sensitivities over units / width, in [0, 1]: 1 "
             "where all units matter alike, 1 / width where only one does",
             "negligible_fraction": f"units with less than {NEGLIGIBLE:.0%} of the mean Fisher sensitivity, in [0, 1]; "
-            "0 where all units matter; the interval leaves open what these samples can't tell",
+            "0 where all units matter; the interval leaves open what these samples cannot tell",
         }
     )
 

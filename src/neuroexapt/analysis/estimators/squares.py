@@ -31,7 +31,7 @@ class Jackknifed:
         whole: Of all rows.
         without: float64 ``[n]``: without row i.
         noise: What a square of a mean would be too large by; 0 for statistics that are not squares of means.
-        is_scale: Whether its spread grows in proportion to it, as for numbers that can't be negative; else like its
+        is_scale: Whether its spread grows in proportion to it, as for numbers that cannot be negative; else like its
             root.
     """
 
@@ -186,8 +186,8 @@ def root(square: Value, factor: float = 1.0) -> Value:
 def ratio(top: Jackknifed, bottom: Jackknifed, *, high: float = math.inf) -> Value | None:
     """Returns top / bottom, both not negative in truth, with Fieller's interval.
 
-    The interval holds every ratio B for which top - B * bottom can't be told from 0 (Fieller 1954). It has no upper
-    end where the bottom can't be told from 0; the value is then that of a bottom of at least one standard error, so
+    The interval holds every ratio B for which top - B * bottom cannot be told from 0 (Fieller 1954). It has no upper
+    end where the bottom cannot be told from 0; the value is then that of a bottom of at least one standard error, so
     that it stays finite, and its spread is infinite.
 
     Args:
