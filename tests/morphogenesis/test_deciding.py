@@ -135,6 +135,17 @@ def test_evidence_ranks_by_calibrated_value_per_added_flop() -> None:
     assert score(candidate("f", 1.0, flops=0), history) == 1.0
 
 
+def test_an_event_tells_what_was_scored_and_never_that_the_evidence_chose_what_was_not() -> None:
+    history = History()
+    ranked = by_evidence([candidate("a"), candidate("b", -1.0), candidate("c", -2.0)], history)
+    event = Proposal.of(ranked, 0.1, history).event("why", "evidence", history)
+    assert (event.description, event.num_samples, event.num_scored) == ("Widen a", 0, 2)
+    assert event.evidence_choice == "Widen b"
+    assert [other["evidence"] for other in event.runners_up] == [0.0, 0.0]
+    unscored = Proposal.of(ranked[::-1], 0.1, history).event("why", "uniform", history).runners_up[-1]
+    assert (unscored["evidence"], unscored["score"]) == (None, None)
+
+
 @pytest.mark.parametrize("accepted", [True, False])
 def test_an_outcome_is_counted_and_a_failure_banned_for_a_while(accepted: bool) -> None:
     history = after([1.0] * 5)

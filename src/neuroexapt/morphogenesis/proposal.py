@@ -76,7 +76,7 @@ class Proposal:
     def event(self, trigger: str, policy: str, history: History) -> ProposalMade:
         """Returns the fact to tell."""
         evidence = self.choice.evidence
-        num_scored = sum(candidate.evidence is not None for candidate in self.ranked)
+        scored = [candidate for candidate in self.ranked if candidate.evidence is not None]
         return ProposalMade(
             epoch=history.epoch,
             trigger=trigger,
@@ -93,9 +93,9 @@ class Proposal:
             score_remark=self.scoring.remark,
             added_flops=self.choice.flop_delta,
             uniform_choice=uniform(self.ranked, history)[0].description,
-            evidence_choice=by_evidence(self.ranked, history)[0].description if num_scored else "",
+            evidence_choice=by_evidence(scored, history)[0].description if scored else "",
             num_candidates=len(self.ranked),
-            num_scored=num_scored,
+            num_scored=len(scored),
             runners_up=[_runner_up(a, history) for a in self.ranked[1 : NUM_RUNNERS_UP + 1]],
         )
 
