@@ -256,12 +256,19 @@ def test_targets_that_are_no_classes_cost_only_what_is_about_classes(kind: str) 
     evidence = measure_evidence(model, [batch], loss)
     about_labels = {name for name, estimator in ESTIMATORS.items() if "targets" in estimator.views}
     assert evidence.edges == ()
-    (note,) = evidence.notes
-    assert note.startswith("nothing is said about labels: found targets ")
+    (about,) = [note for note in evidence.notes if "not watched" not in note]
+    assert about.startswith("nothing is said about labels: found targets ")
     for layer in evidence.layers:
         assert about_labels <= set(layer.missing)
         assert all("not one class for each sample" in layer.missing[name] for name in about_labels)
         assert not any(ESTIMATORS[name].values.keys() & layer.values.keys() for name in layer.missing)
+
+
+def test_weights_of_other_layers_are_not_passed_over_in_silence() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 2, 3), nn.Flatten(), nn.Linear(50, 3))
+    evidence = measure_evidence(model, [(torch.ones(24, 1, 5, 5), torch.arange(24) % 3)])
+    assert [layer.path for layer in evidence.layers] == ["0", "4"]
+    assert "2: not watched: it is of class ConvTranspose2d, no linear layer or convolution" in evidence.notes
 
 
 def test_a_loss_that_does_not_take_the_targets_says_what_it_was_given() -> None:

@@ -39,7 +39,11 @@ def watched_layers(graph: ModelGraph) -> tuple[tuple[WatchedLayer, ...], dict[st
     batch, layers, left_out = _batch_space(graph), {}, {}
     for call in graph.calls:
         module = graph.model.get_submodule(call.path)
-        if not isinstance(module, WeightLayer) or call.path in layers:
+        if call.path in layers:
+            continue
+        if not isinstance(module, WeightLayer):
+            if any(p.dim() > 1 and "weight" in name for name, p in module.named_parameters(recurse=False)):
+                left_out.setdefault(call.path, f"is of class {type(module).__name__}, no linear layer or convolution")
             continue
         if reason := _unwatchable(graph, call, module, batch):
             left_out[call.path] = reason
