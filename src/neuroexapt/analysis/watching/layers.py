@@ -36,7 +36,8 @@ class WatchedLayer:
 
 def watched_layers(graph: ModelGraph) -> tuple[tuple[WatchedLayer, ...], dict[str, str]]:
     """Returns the layers in the order in which they run, and why others with a weight are left out."""
-    batch, layers, left_out = _batch_space(graph), {}, {}
+    batch, layers = _batch_space(graph), dict[str, WeightLayer]()
+    left_out: dict[str, str] = {}
     for call in graph.calls:
         module = graph.model.get_submodule(call.path)
         if call.path in layers:
