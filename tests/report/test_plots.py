@@ -93,6 +93,7 @@ def test_drawing_changes_no_global_setting(make_grown_run):
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_the_room_opens_without_matplotlib():
     code = (
         "import sys, neuroexapt, neuroexapt.report as r; assert 'matplotlib' not in sys.modules; "

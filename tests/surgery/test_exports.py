@@ -107,6 +107,7 @@ def test_a_grown_model_goes_through_torch_export(network: str, mutation: Mutatio
 
 
 @exporting
+@pytest.mark.slow
 def test_a_grown_model_computes_the_same_in_another_runtime() -> None:
     surgeon = surgeon_of("plain_conv")
     for mutation in (Widen(axis="conv1", to=9), InsertLayer(site="conv1"), AddAttention(site="conv2")):

@@ -9,7 +9,7 @@ from survey.sequence import run_sequence
 from zoo.small_models import batch, build
 
 
-@pytest.mark.parametrize("name", ["torchvision_mobilenet_v3", "timm_vit"])
+@pytest.mark.parametrize("name", [pytest.param("torchvision_mobilenet_v3", marks=pytest.mark.slow), "timm_vit"])
 def test_a_random_sequence_stays_exact_reverts_to_the_first_bit_replays_and_trains(name: str) -> None:
     model = build(name, torch.float32)
     found = run_sequence(model, batch(name, torch.float32, 1), batch(name, torch.float32, 2), length=6, seed=3)

@@ -93,7 +93,7 @@ def fixture_control(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     seed: int, tmp_path: Path, control: Path
 ) -> None:
