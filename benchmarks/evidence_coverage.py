@@ -127,7 +127,7 @@ def table(results: dict[str, Any]) -> list[str]:
     draws = sorted({found["draws"] for found in results.values()})
     cells = [held for found in rows.values() for held, _, _ in found]
     lines = [
-        f"Made by `python benchmarks/evidence_coverage.py --draws {max(draws)}`, torch {torch.__version__}, one thread.",
+        f"Made by `python benchmarks/evidence_coverage.py --draws {max(draws)}`, torch {torch.__version__}.",
         "",
         f"{len(cells)} cells (value x family x size) of {', '.join(map(str, draws))} draws each: in "
         f"{sum(held >= WANTED for held in cells)} the interval holds the truth in at least {WANTED:.0%} of the draws.",
