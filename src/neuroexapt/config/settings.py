@@ -67,34 +67,59 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class MorphogenesisConfig:
-    """When, where and how much the network changes, and what it may cost."""
+    """When, where and how much the network changes, what that may cost, and when a change stays.
 
+    Epochs are counted in fractions: 0.5 is half way through the first one.
+    """
+
+    # what may change
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("Widen", "InsertLayer")  # mutation kinds that are on
-    policy: Literal["uniform", "evidence"] = "uniform"  # every place in turn, or most evidence per added FLOP
-    first_epoch: NonNegativeInt = 2  # no event before this many epochs
-    last_epoch: PositiveInt | None = None  # no event after this epoch
-    interval_epochs: PositiveInt = 2  # an event every so many epochs
-    plateau_epochs: PositiveInt = 3  # or when the validation loss has not improved for so many
-    plateau_min_delta: NonNegativeFloat = 0.01  # what counts as an improvement, as a fraction of the best loss
-    trial_epochs: PositiveInt = 1  # length of the trial, and of the control that it is compared with
-    min_gain: Fraction = 0.01  # by how much an edit must lower the validation loss, as a fraction of its control's
-    ban_epochs: NonNegativeInt = 9  # an edit that was rolled back is not proposed again for so many epochs
-    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0  # new width over old width, per event
-    max_events: NonNegativeInt = 8  # accepted edits; 0 turns morphogenesis off
-    max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
-    max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
-    max_bytes: PositiveInt | None = None  # of one training step, everything together, as predicted before an edit
-    evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score may read
+    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0  # new width over old width, per edit
+    edits_per_event: PositiveInt = 1  # at most so many edits are tried together, and kept or rolled back together
+    # when
+    triggers: Annotated[tuple[str, ...], Field(min_length=1)] = ("interval", "plateau")  # the first that fires counts
+    first_epoch: NonNegativeFloat = 2.0  # no event before: the stage of base training
+    last_epoch: PositiveFloat | None = None  # no event after: the stage of fine-tuning
+    interval_epochs: PositiveFloat = 2.0  # trigger "interval": so long after the latest event
+    schedule_epochs: tuple[PositiveFloat, ...] = ()  # trigger "schedule": an event at each of these
+    plateau_epochs: Annotated[int, Field(ge=3)] = 5  # trigger "plateau": epochs whose validation losses are looked at
+    plateau_min_slope: NonNegativeFloat = 0.005  # a fall of less, as a fraction of the loss and per epoch, is none
+    need_threshold: Fraction = 0.0  # least need of a layer, by percentile, for an edit there; "evidence" fires on it
+    cooldown_epochs: NonNegativeFloat = 1.0  # no event for so long after one has ended, times the trigger's strictness
+    adapt_rate: NonNegativeFloat = 0.3  # how fast a trigger's strictness follows its success; 0: it stays 1
+    target_success: Fraction = 0.5  # share of events kept at which strictness stays as it is
+    # where
+    policy: str = "uniform"  # one of morphogenesis.POLICIES
+    sequence: tuple[str, ...] = ()  # policy "scheduled": mutation kinds in turn
     score: str = "residual"  # growth score of every candidate, one of analysis.scores.SCORES
     score_fraction: Fraction = 0.02  # FLOPs that scoring may take, of those of training since the last time
     score_bytes: PositiveInt = 16 << 20  # rows and workspace of one candidate's score
+    evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score or a need may read
+    # whether it stays
+    trial_epochs: NonNegativeFloat = 1.0  # longest trial, and control beside it; 0: exact edits are applied untried
+    min_trial_steps: PositiveInt = 8  # an event waits until overhead_fraction pays for so many
+    min_gain: Fraction = 0.0  # least fall of the validation loss, as a fraction, after cost and risk
+    cost_weight: NonNegativeFloat = 0.005  # fraction of the loss that a network e times as large has to be worth
+    risk_aversion: NonNegativeFloat = 1.0  # standard errors that are taken off a gain before it is judged
+    ban_epochs: NonNegativeFloat = 9.0  # a place whose edit was rolled back is left alone; doubles when it fails again
+    # what it may cost
+    overhead_fraction: Fraction | None = 0.05  # of training FLOPs: scores, needs, trials, verification; null: no limit
+    max_events: NonNegativeInt = 8  # events that end with an edit kept; 0 turns morphogenesis off
+    max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
+    max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network
+    max_bytes: PositiveInt | None = None  # of one training step, everything together, as predicted before an edit
+    max_seconds: PositiveFloat | None = None  # wall time of the run after which no event begins
 
     def __post_init__(self) -> None:
         if self.last_epoch is not None and self.last_epoch < self.first_epoch:
             raise ValueError(
-                f"found last_epoch {self.last_epoch} before first_epoch {self.first_epoch}, needed it at or after "
+                f"found last_epoch {self.last_epoch:g} before first_epoch {self.first_epoch:g}, needed it at or after "
                 "(max_events 0 turns growth off)"
             )
+        if "schedule" in self.triggers and not self.schedule_epochs:
+            raise ValueError("found the trigger 'schedule' without schedule_epochs, needed positions such as [1, 2.5]")
+        if self.policy == "scheduled" and not self.sequence:
+            raise ValueError("found the policy 'scheduled' without sequence, needed kinds such as [Widen, InsertLayer]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
