@@ -91,6 +91,7 @@ class MorphogenesisConfig:
     # where
     policy: str = "uniform"  # one of morphogenesis.POLICIES
     sequence: tuple[str, ...] = ()  # policy "scheduled": mutation kinds in turn
+    experience: str | None = None  # policy "thompson": JSON file with what edits gained in earlier runs
     score: str = "residual"  # growth score of every candidate, one of analysis.scores.SCORES
     score_fraction: Fraction = 0.02  # FLOPs that scoring may take, of those of training since the last time
     score_bytes: PositiveInt = 16 << 20  # rows and workspace of one candidate's score
