@@ -34,7 +34,7 @@ from neuroexapt.morphogenesis.proposal import Proposal
 from neuroexapt.morphogenesis.proposer import Proposer
 from neuroexapt.morphogenesis.snapshot import Snapshot, Stateful
 from neuroexapt.morphogenesis.trial import Arm, Trial
-from neuroexapt.morphogenesis.triggers import Firing, why_now
+from neuroexapt.morphogenesis.triggers import Firing, Moment, why_now
 from neuroexapt.morphogenesis.verdict import Verdict, cost_of, judge
 from neuroexapt.surgery import Budget, Lineage, Mutation, Surgeon, replay
 
@@ -186,12 +186,9 @@ class Morphogenesis:
         """Begins an event if a trigger fires and the allowance and the budget admit it."""
         if self._trial is not None or not self._allowance.admits(self.ledger, self.history, self._flops, self._flops):
             return
+        history, seconds = self.history, self.ledger.total_seconds
         firing = why_now(
-            self.config,
-            self.history,
-            at_epoch_end=at_epoch_end,
-            highest_need=self._highest_need,
-            seconds=self.ledger.total_seconds,
+            self._moment(at_epoch_end), history.strictness, num_accepted=history.num_accepted, seconds=seconds
         )
         if firing is None:
             return
@@ -270,6 +267,17 @@ class Morphogenesis:
     def _flops(self) -> int:
         return self.surgeon.graph.cost.flops_per_sample
 
+    def _moment(self, at_epoch_end: bool) -> Moment:
+        return Moment(
+            config=self.config,
+            position=self.history.position,
+            at_epoch_end=at_epoch_end,
+            losses=self.history.losses,
+            last_event=self.history.last_event,
+            num_events=self.history.num_events,
+            highest_need=self._highest_need,
+        )
+
     def _highest_need(self) -> float:
         left = self._allowance.left(self.ledger) - self._allowance.least(self.history, self._flops, self._flops)
         if self._needs.expected_flops(self.surgeon) > left:
@@ -291,7 +299,7 @@ class Morphogenesis:
             logger.info("epoch %g: %s, but the allowance has to grow", self.history.position, firing.reason)
             return
         proposal.step_length = float(self._optimizer.param_groups[0]["lr"]) * steps
-        self._sink.send(proposal.event(self.config.policy, self.history, steps))
+        self._sink.send(proposal.event(self._proposer.context(self.history, self.experience), steps))
         snapshot = Snapshot(self._model, self._optimizer, self._stateful)
         self._trial = Trial(proposal, steps, snapshot, self.history.num_steps)
         self.ledger.spend("surgery")

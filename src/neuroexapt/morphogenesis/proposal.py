@@ -14,7 +14,7 @@ from neuroexapt.events import ProposalMade
 from neuroexapt.morphogenesis.assay import Assay
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
-from neuroexapt.morphogenesis.policies import by_evidence, predicted, score, uniform
+from neuroexapt.morphogenesis.policies import Context, greedy, predicted, score, uniform
 from neuroexapt.morphogenesis.thresholds import adapted
 from neuroexapt.morphogenesis.triggers import Firing
 from neuroexapt.morphogenesis.verdict import Verdict
@@ -144,8 +144,9 @@ class Proposal:
             after = adapted(before, verdict.accepted, config.adapt_rate, config.target_success)
             history.strictness[self.firing.trigger] = after
 
-    def event(self, policy: str, history: History, num_steps: int) -> ProposalMade:
-        """Returns the fact to tell."""
+    def event(self, context: Context, num_steps: int) -> ProposalMade:
+        """Returns the fact to tell, with the choices of the baselines beside it."""
+        history = context.history
         scored = [assay for assay in self.ranked if assay.evidence is not None]
         evidence = [assay.evidence for assay in self.chosen if assay.evidence is not None]
         rest = [assay for assay in self.ranked if assay not in self.chosen]
@@ -153,7 +154,7 @@ class Proposal:
             epoch=history.epoch,
             position=history.position,
             trigger=self.firing.reason,
-            policy=policy,
+            policy=context.config.policy,
             mutations=[assay.mutation.to_json() for assay in self.chosen],
             description=self.description,
             predicted_gain=self.prediction(history),
@@ -167,8 +168,8 @@ class Proposal:
             added_flops=self.flop_delta,
             trial_steps=num_steps,
             strictness=dict(history.strictness),
-            uniform_choice=uniform_choice(self.ranked, history),
-            evidence_choice=by_evidence(scored, history)[0].description if scored else "",
+            uniform_choice=uniform(self.ranked, context)[0].description,
+            evidence_choice=greedy(scored, context)[0].description if scored else "",
             num_candidates=len(self.ranked),
             num_scored=len(scored),
             runners_up=[_runner_up(assay, history) for assay in rest[:NUM_RUNNERS_UP]],
@@ -176,11 +177,6 @@ class Proposal:
 
     def _first_order(self, assay: Assay) -> float:
         return self.step_length * max(assay.evidence.value, 0.0) if assay.evidence is not None else 0.0
-
-
-def uniform_choice(ranked: Sequence[Assay], history: History) -> str:
-    """Returns what the uniform baseline would do first."""
-    return uniform(ranked, history)[0].description
 
 
 def _runner_up(found: Assay, history: History) -> dict[str, Any]:

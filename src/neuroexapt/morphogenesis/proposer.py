@@ -71,9 +71,17 @@ class Proposer:
             admitted.append(replace(found, order=order))
         self.ledger.spend("proposing")
         scored = self._scored(surgeon, admitted, history, max_flops)
-        generator = stream(self._seed, "policy", history.num_events)
-        context = Context(config, history, experience, generator, history.num_events)
-        return POLICIES[config.policy](scored, context)
+        return POLICIES[config.policy](scored, self.context(history, experience))
+
+    def context(self, history: History, experience: Experience) -> Context:
+        """Returns what a policy may know now; its generator depends on the seed and the number of events only."""
+        return Context(
+            config=self._config,
+            history=history,
+            experience=experience,
+            generator=stream(self._seed, "policy", history.num_events),
+            num_events=history.num_events,
+        )
 
     def weigh(self, surgeon: Surgeon, mutation: Mutation, history: History) -> Assay:
         """Counts what one mutation would cost and scores it.
