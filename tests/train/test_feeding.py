@@ -16,8 +16,8 @@ from neuroexapt.errors import DataError
 from neuroexapt.train.batches import batch_slices, batches
 from neuroexapt.train.evaluate import evaluate
 from neuroexapt.train.feed import Feed
-from neuroexapt.train.order import epoch_order
 from neuroexapt.train.optimization import build_optimizer, learning_rate_at
+from neuroexapt.train.order import epoch_order
 from train.tiny import config, data, images, network
 
 CPU = torch.device("cpu")
