@@ -84,8 +84,8 @@ class MorphogenesisConfig:
 
     # what may change
     kinds: Annotated[tuple[str, ...], Field(min_length=1)] = ("Widen", "InsertLayer")  # mutation kinds that are on
-    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 2.0  # new width over old width, per edit
-    edits_per_event: PositiveInt = 1  # at most so many edits are tried together, and kept or rolled back together
+    widen_ratio: Annotated[float, Field(gt=1.0, le=4.0)] = 1.5  # new width over old width, per edit
+    edits_per_event: PositiveInt = 4  # at most so many edits are tried together, and kept or rolled back together
     # when
     triggers: Annotated[tuple[str, ...], Field(min_length=1)] = ("interval", "plateau")  # the first that fires counts
     first_epoch: NonNegativeFloat = 2.0  # no event before: the stage of base training
@@ -107,14 +107,16 @@ class MorphogenesisConfig:
     score_bytes: PositiveInt = 16 << 20  # rows and workspace of one candidate's score
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score or a need may read
     # whether it stays
-    trial_epochs: NonNegativeFloat = 1.0  # longest trial, and control beside it; 0: exact edits are applied untried
+    trial_epochs: NonNegativeFloat = 2.0  # longest trial, and control beside it; 0: exact edits are applied untried
     min_trial_steps: PositiveInt = 32  # an event waits until overhead_fraction pays for so many
     min_gain: Fraction = 0.0  # least fall of the validation loss, as a fraction, after cost and risk
     cost_weight: NonNegativeFloat = 0.005  # fraction of the loss that a network e times as large has to be worth
-    risk_aversion: NonNegativeFloat = 1.0  # standard errors that are taken off a gain before it is judged
+    risk_aversion: Annotated[float, Field(ge=-3.0, le=3.0)] = (
+        1.0  # standard errors taken off a gain before it is judged
+    )
     ban_epochs: NonNegativeFloat = 9.0  # a place whose edit was rolled back is left alone; doubles when it fails again
     # what it may cost
-    overhead_fraction: Fraction | None = 0.05  # of training FLOPs: scores, needs, trials, verification; null: no limit
+    overhead_fraction: Fraction | None = 0.05  # of the run's training FLOPs, for all that decides; null: no limit
     max_events: NonNegativeInt = 8  # events that end with an edit kept; 0 turns morphogenesis off
     max_parameter_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # parameters at the end over those of the seed network
     max_flop_ratio: Annotated[float, Field(ge=1.0)] = 8.0  # forward FLOPs at the end over those of the seed network

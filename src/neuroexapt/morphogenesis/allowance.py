@@ -1,4 +1,4 @@
-"""What deciding may cost: one allowance, a fraction of the training FLOPs, that scores, needs and trials share."""
+"""What deciding may cost: one allowance, a fraction of the run's FLOPs, that scores, needs and trials share."""
 
 from __future__ import annotations
 
@@ -41,11 +41,16 @@ class Allowance:
         """Returns what verifying the edits of a proposal took."""
         return OBSERVATIONS * len(proposal.applied) * cost.batch_size * cost.flops_per_sample
 
-    def left(self, ledger: Ledger) -> float:
-        """Returns the FLOPs that may still be spent on deciding, below 0 where the last trial took more."""
+    def left(self, ledger: Ledger, history: History, flops: int) -> float:
+        """Returns the FLOPs that may still be spent on deciding, below 0 where the last trial took more.
+
+        They are a fraction of what training takes in the whole run: what it has taken, and, where the number of epochs
+        is known, what is to come with the network as it is.
+        """
         if self._config.overhead_fraction is None:
             return math.inf
-        return self._config.overhead_fraction * ledger.flops["training"] - ledger.overhead_flops
+        to_come = self._steps_left(history) * self.step_flops(flops) if self._epochs is not None else 0.0
+        return self._config.overhead_fraction * (ledger.flops["training"] + to_come) - ledger.overhead_flops
 
     def least(self, history: History, flops: int) -> float:
         """Returns what the shortest trial takes, of a model with so many forward FLOPs per sample."""
@@ -56,10 +61,10 @@ class Allowance:
     def admits(self, ledger: Ledger, history: History, flops: int) -> bool:
         """Whether the shortest trial is affordable and can end before the run does."""
         if not self._config.trial_epochs:
-            return self.left(ledger) >= 0
+            return self.left(ledger, history, flops) >= 0
         if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
             return False
-        return self.left(ledger) >= self.least(history, flops)
+        return self.left(ledger, history, flops) >= self.least(history, flops)
 
     def steps(
         self, ledger: Ledger, history: History, flops: int, flops_after: int, *, is_free: bool = False
@@ -78,7 +83,7 @@ class Allowance:
         dearer = max(flops, flops_after)
         most = min(self._longest(history), self._steps_left(history))
         if not is_free:
-            affordable = self.left(ledger) - self._fixed(dearer)
+            affordable = self.left(ledger, history, flops) - self._fixed(dearer)
             most = min(most, affordable / self.step_flops(dearer))
         if not self._by_step and history.steps_per_epoch:
             most -= most % history.steps_per_epoch

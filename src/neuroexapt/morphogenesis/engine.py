@@ -199,9 +199,7 @@ class Morphogenesis:
         )
         if firing is None:
             return
-        reserve = self._allowance.least(self.history, self._flops)
-        left = self._allowance.left(self.ledger) - reserve
-        ranked = self._proposer.rank(self.surgeon, self.history, self.experience, left)
+        ranked = self._proposer.rank(self.surgeon, self.history, self.experience, self._spare_flops())
         self.ledger.spend("proposing")
         if ranked:
             self._begin_event(ranked, firing)
@@ -274,6 +272,11 @@ class Morphogenesis:
     def _flops(self) -> int:
         return self.surgeon.graph.cost.flops_per_sample
 
+    def _spare_flops(self) -> float:
+        """Returns what may be spent before a trial, so that the shortest one is still affordable."""
+        left = self._allowance.left(self.ledger, self.history, self._flops)
+        return left - self._allowance.least(self.history, self._flops)
+
     def _moment(self, at_epoch_end: bool) -> Moment:
         return Moment(
             config=self.config,
@@ -286,8 +289,7 @@ class Morphogenesis:
         )
 
     def _highest_need(self) -> float:
-        left = self._allowance.left(self.ledger) - self._allowance.least(self.history, self._flops)
-        if self._needs.expected_flops(self.surgeon) > left:
+        if self._needs.expected_flops(self.surgeon) > self._spare_flops():
             return 0.0  # not to be had for what is left; asked again when there is more
         return self._needs.highest(self.surgeon, self.history)
 
@@ -301,8 +303,7 @@ class Morphogenesis:
 
     def _begin_event(self, ranked: Sequence[Assay], firing: Firing) -> None:
         proposal = Proposal(firing, tuple(ranked), self.config.edits_per_event, scoring=self._proposer.scoring)
-        after = self._flops + proposal.flop_delta
-        steps = self._allowance.steps(self.ledger, self.history, self._flops, after, is_free=not firing.trigger)
+        steps = self._affordable_steps(proposal)
         if steps is None:
             logger.info("epoch %g: %s, but the allowance has to grow", self.history.position, firing.reason)
             return
@@ -313,6 +314,17 @@ class Morphogenesis:
         self.ledger.spend("surgery")
         if not steps:
             self._begin_trial(self._trial)
+
+    def _affordable_steps(self, proposal: Proposal) -> int | None:
+        """Returns the length of the trial; of fewer edits, best first, where one of all of them costs too much."""
+        is_free = not proposal.firing.trigger
+        for count in range(len(proposal.chosen), 0, -1):
+            proposal.num_edits = count
+            after = self._flops + proposal.flop_delta
+            steps = self._allowance.steps(self.ledger, self.history, self._flops, after, is_free=is_free)
+            if steps is not None:
+                return steps
+        return None
 
     def _close_arm(self, trial: Trial, losses: Tensor | float) -> None:
         trial.arm.losses, trial.arm.end = losses, self.history.num_steps

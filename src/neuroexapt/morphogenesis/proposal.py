@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import SurgeryError
+from neuroexapt.errors import BudgetError, SurgeryError
 from neuroexapt.events import ProposalMade
 from neuroexapt.morphogenesis.assay import Assay
 from neuroexapt.morphogenesis.experience import Experience
@@ -107,7 +107,8 @@ class Proposal:
                 patch = surgeon.apply(assay.mutation)
             except SurgeryError as error:
                 failure = error
-                logger.warning("the proposed edit was refused: %s", error)
+                is_dear = isinstance(error, BudgetError)  # beside the edits before it, which is no fault of its own
+                logger.log(logging.INFO if is_dear else logging.WARNING, "the proposed edit was refused: %s", error)
                 if not self.applied:  # otherwise an edit beside it may be the reason
                     history.bans.fail(assay.place, history.position, config.ban_epochs)
                 continue
