@@ -1,7 +1,7 @@
 """Growth against training from scratch, everything counted; see ``benchmarks/RESULTS.md``, which this writes.
 
-Rows go to ``benchmarks/results/growth/<suite>.jsonl``, and runs that have one are not repeated, so a run that was stopped
-goes on. One thread; about 25 minutes of one core for all.
+Rows go to ``benchmarks/results/growth/<suite>.jsonl``, and runs that have one are not repeated, so a run that was
+stopped goes on. One thread; about 25 minutes of one core for all.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 
 import torch
-
 from growth.arms import ARMS
 from growth.harness import run_suite, tune
 from growth.page import write_page

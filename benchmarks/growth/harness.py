@@ -18,7 +18,7 @@ from torch import nn
 import neuroexapt as nx
 from growth.arms import ARMS
 from growth.store import Store
-from growth.task import Data, Task
+from growth.task import Task
 
 TUNING = "learning rate"  # rows of the full network from scratch, from which the learning rate was chosen
 _FIRST_TUNING_SEED = 100  # other weights and orders than any arm has

@@ -21,12 +21,13 @@ _REFERENCES = ("scratch = ours", "scratch = scheduled", "scratch")  # what diffe
 _INTRODUCTION = """\
 # Growth against training from scratch
 
-Written by `python benchmarks/growth_suites.py` from the rows in `benchmarks/results/growth/`, one run a line, each with its seed,
-command and versions. All arms of a suite share data, order of the data for each seed, warm-up in steps, learning rate and its shape
-(a cosine to the end of the arm's own steps). The learning rate was chosen on validation data for the full network from scratch.
-Every FLOP counts: training (three times the forward pass), what was trained and thrown away, statistics, scores, verification of edits,
-and validation that something was decided by. Test data decide nothing. Differences are paired by seed, with the 95 % interval of Student's
-t; **bold** where it excludes 0. Seconds are of one thread, processor time, growth apart. Peak memory is of the whole process.
+Written by `python benchmarks/growth_suites.py` from the rows in `benchmarks/results/growth/`, one run a line, each
+with its seed, command and versions. All arms of a suite share data, order of the data for each seed, warm-up in
+steps, learning rate and its shape (a cosine to the end of the arm's own steps). The learning rate was chosen on
+validation data for the full network from scratch. Every FLOP counts: training (three times the forward pass), what
+was trained and thrown away, statistics, scores, verification of edits, and validation that something was decided by.
+Test data decide nothing. Differences are paired by seed, with the 95 % interval of Student's t; **bold** where it
+excludes 0. Seconds are of one thread, processor time, growth apart. Peak memory is of the whole process.
 """
 
 
@@ -55,11 +56,11 @@ def _suite(task: Task, store: Store) -> str:
     lines = [
         f"## {task.title}",
         "",
-        f"{task.steps} steps of {task.batch_size}, learning rate {task.learning_rate:g}, warm-up {task.warmup_steps} steps, "
-        f"scheduled growth at {', '.join(f'{100 * event:g}' for event in task.events)} % of them. "
+        f"{task.steps} steps of {task.batch_size}, learning rate {task.learning_rate:g}, "
+        f"warm-up {task.warmup_steps} steps, scheduled growth at {', '.join(f'{100 * event:g}' for event in task.events)} % of them. "
         f"Chosen on validation loss of the full network: {_tuning(store)}.",
         "",
-        f"| | arm | {task.score.name} | minus \"{reference}\" | GFLOP | of these not training, % | parameters "
+        f'| | arm | {task.score.name} | minus "{reference}" | GFLOP | of these not training, % | parameters '
         "| CPU s | of these growth, % | peak MiB | seeds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(name, store, reference) for name in arms),

@@ -19,7 +19,9 @@ from growth.training import Course, built, probe
 
 _LOOKS = 4  # forward passes on the probe at an edit: in eval and train mode, before and after
 _MEASURED = 512  # training samples that informed units are chosen on
-_PASSES = 8  # forward passes that this takes: one with gradients on the model, one on a copy with four candidates a unit
+_PASSES = (
+    8  # forward passes that this takes: one with gradients on the model, one on a copy with four candidates a unit
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Handwritten digits as gromo's recipe has them: 75 % and 25 %, stratified, pixels over 16; validation out of the 75 %."""
+"""Handwritten digits, 75 % and 25 % for testing, stratified, pixels over 16; validation comes out of the 75 %."""
 
 from __future__ import annotations
 
