@@ -53,11 +53,12 @@ def page_text(folder: Path = FOLDER) -> str:
 def _suite(task: Task, store: Store) -> str:
     arms = [name for name in ARMS if store.of(name)]
     reference = next((name for name in _REFERENCES if name in arms), "")
+    positions = ", ".join(f"{100 * event:g}" for event in task.events)
     lines = [
         f"## {task.title}",
         "",
         f"{task.steps} steps of {task.batch_size}, learning rate {task.learning_rate:g}, "
-        f"warm-up {task.warmup_steps} steps, scheduled growth at {', '.join(f'{100 * event:g}' for event in task.events)} % of them. "
+        f"warm-up {task.warmup_steps} steps, scheduled growth at {positions} % of them. "
         f"Chosen on validation loss of the full network: {_tuning(store)}.",
         "",
         f'| | arm | {task.score.name} | minus "{reference}" | GFLOP | of these not training, % | parameters '
