@@ -81,7 +81,7 @@ def test_put_makes_the_sections_that_are_missing():
         ({"train": {"lerning_rate": 1}}, r"unknown key train\.lerning_rate: did you mean train\.learning_rate\?$"),
         (
             {"zzz": 1},
-            r"unknown key zzz: known are seed, device, data, augment, model, train, morphogenesis, evidence\.$",
+            r"unknown key zzz: known are seed, device, threads, data, augment, model, train, .*evidence\.$",
         ),
         ({1: 1}, r"unknown key 1: known are"),
         ({"data": 3}, r"data: found 3, needed a section of key: value pairs\.$"),
@@ -89,7 +89,10 @@ def test_put_makes_the_sections_that_are_missing():
         ({"seed": -1}, r"^seed: found -1, needed a number of at least 0\.$"),
         ({"device": 0}, r"device: found 0, needed text \(quote a number that is meant as text\)\.$"),
         ({"train": {"momentum": 1}}, r"train\.momentum: found 1, needed a number less than 1\.$"),
-        ({"train": {"schedule": "cosin"}}, r"needed 'cosine' or 'constant': did you mean 'cosine'\?$"),
+        (
+            {"train": {"schedule": "cosin"}},
+            r"needed 'cosine', 'linear', 'constant' or 'staged': did you mean 'cosine'\?$",
+        ),
         ({"train": {"epochs": "x" * 500}}, r"found 'x{79}…, needed a whole number\.$"),
         ({"train": {"epochs": 0, "batch_size": 0}}, r"train\.epochs: .*; train\.batch_size: "),
         ({"morphogenesis": {"kinds": "Widen"}}, r"needed a list, such as \[first, second\]\.$"),

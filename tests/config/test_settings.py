@@ -31,10 +31,13 @@ OTHER = {
         "learning_rate": 0.1,
         "weight_decay": 0.0,
         "momentum": 0.5,
+        "nesterov": True,
         "warmup_epochs": 0.5,
         "schedule": "constant",
+        "final_fraction": 0.1,
         "clip_norm": None,
         "label_smoothing": 0.1,
+        "precision": "bfloat16",
         "channels_last": True,
         "checkpoint_every": 4,
         "max_bad_batches": 9,
@@ -69,6 +72,7 @@ def another() -> GrowConfig:
     return GrowConfig(
         seed=5,
         device="cpu",
+        threads=2,
         data=DataConfig(**OTHER[DataConfig]),
         augment=AugmentConfig(**OTHER[AugmentConfig]),
         model=ModelConfig(**OTHER[ModelConfig]),
@@ -105,6 +109,14 @@ def test_settings_take_keywords_that_they_know_and_nothing_else(cls):
         cls(no_such_setting=1)
     with pytest.raises((ValidationError, TypeError), match=r"positional|validation error"):
         cls(1)
+
+
+@pytest.mark.parametrize("last_epoch", [None, 10])
+def test_a_staged_schedule_needs_an_end_of_growth_before_that_of_the_run(last_epoch):
+    train = TrainConfig(epochs=10, schedule="staged")
+    with pytest.raises(ValidationError, match=rf"found morphogenesis.last_epoch {last_epoch} with train.schedule"):
+        GrowConfig(train=train, morphogenesis=MorphogenesisConfig(last_epoch=last_epoch))
+    GrowConfig(train=train, morphogenesis=MorphogenesisConfig(last_epoch=9))
 
 
 def test_two_configs_do_not_share_their_options():

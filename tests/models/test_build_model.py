@@ -92,8 +92,8 @@ def test_a_function_in_the_current_directory_is_found_and_the_path_is_as_before(
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("resnett", {}, r"found 'resnett', needed 'resnet', 'mlp' or .*Did you mean 'resnet'\?"),
-        ("own_zoo.nets.net", {}, "needed 'resnet', 'mlp' or 'package.module:function'"),
+        ("resnett", {}, r"found 'resnett', needed 'resnet', 'convnet', 'mlp' or .*Did you mean 'resnet'\?"),
+        ("own_zoo.nets.net", {}, "needed 'resnet', 'convnet', 'mlp' or 'package.module:function'"),
         ("own_zoo.nets:", {}, "needed package.module:function"),
         (":net", {}, "needed package.module:function"),
         ("own_zoo.other:net", {}, r"ModuleNotFoundError: No module named 'own_zoo\.other'.*Run in the folder"),

@@ -165,6 +165,19 @@ def test_a_constant_schedule_stays_at_the_peak_after_warm_up() -> None:
     assert [learning_rate_at(settings, epoch) for epoch in (1.0, 2.0, 4.0)] == pytest.approx([0.25, 0.5, 0.5])
 
 
+def test_a_linear_schedule_falls_along_a_line_to_its_final_fraction() -> None:
+    settings = TrainConfig(epochs=11, warmup_epochs=1.0, learning_rate=0.5, schedule="linear", final_fraction=0.2)
+    rates = [learning_rate_at(settings, epoch) for epoch in (0.0, 1.0, 6.0, 11.0)]
+    assert rates == pytest.approx([0.1, 0.5, 0.3, 0.1])
+
+
+def test_a_staged_schedule_holds_the_peak_until_growth_ends_and_then_anneals() -> None:
+    settings = TrainConfig(epochs=10, warmup_epochs=1.0, learning_rate=0.5, schedule="staged", final_fraction=0.0)
+    rates = [learning_rate_at(settings, epoch, 6) for epoch in (0.5, 1.0, 5.9, 6.0, 8.0, 10.0)]
+    assert rates == pytest.approx([0.25, 0.5, 0.5, 0.5, 0.25, 0.0])
+    assert learning_rate_at(settings, 1.0, 0) == pytest.approx(0.5)
+
+
 def test_a_warm_up_as_long_as_the_run_or_none_at_all_divides_by_nothing() -> None:
     assert learning_rate_at(TrainConfig(epochs=2, warmup_epochs=2.0, learning_rate=1.0), 2.0) == pytest.approx(1.0)
     assert learning_rate_at(TrainConfig(epochs=2, warmup_epochs=0.0, learning_rate=1.0), 0.0) == pytest.approx(1.0)
@@ -179,6 +192,12 @@ def test_matrices_decay_and_vectors_do_not(kind: str) -> None:
     held = [id(p) for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters())
     assert optimizer.param_groups[0].get("momentum", 0.7) == 0.7
+
+
+def test_nesterovs_momentum_is_on_where_asked() -> None:
+    for flag in (False, True):
+        optimizer = build_optimizer(TrainConfig(optimizer="sgd", nesterov=flag), network())
+        assert {group["nesterov"] for group in optimizer.param_groups} == {flag}
 
 
 def test_a_network_without_vectors_can_be_optimised() -> None:

@@ -38,7 +38,7 @@ class Flag:
 FLAGS = (
     Flag("--data", "data.source", str, '"digits", a Parquet file or folder, or a folder with a sub-folder per class'),
     Flag("--limit", "data.limit", whole_number, "use at most this many images to train and validate", "all"),
-    Flag("--model", "model.source", str, '"resnet", "mlp" or package.module:function'),
+    Flag("--model", "model.source", str, '"resnet", "convnet", "mlp" or package.module:function'),
     Flag("--epochs", "train.epochs", whole_number, "passes over the training data"),
     Flag("--batch-size", "train.batch_size", whole_number, "images per update"),
     Flag("--learning-rate", "train.learning_rate", number, "the peak, after warm-up"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import shlex
 import signal
 import sys
@@ -12,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -76,6 +78,8 @@ def run(options: argparse.Namespace) -> int:
     is_resumed = options.resume is not None
     config, run_dir = _resumed(options) if is_resumed else _fresh(options)
     _check_names(config)
+    if config.threads is not None:
+        torch.set_num_threads(min(config.threads, os.cpu_count() or 1))
     data = load_data(config.data, seed=config.seed)
     model = build_model(
         config.model,

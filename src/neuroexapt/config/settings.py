@@ -44,7 +44,9 @@ class AugmentConfig:
 class ModelConfig:
     """The seed network."""
 
-    source: str = "resnet"  # "resnet", "mlp", or "package.module:function" (called with in_channels, num_classes)
+    source: str = (
+        "resnet"  # "resnet", "convnet", "mlp", or "package.module:function" (called with in_channels, num_classes)
+    )
     options: dict[str, Any] = Field(default_factory=dict)  # keyword arguments of the built-in or the function
 
 
@@ -59,10 +61,13 @@ class TrainConfig:
     learning_rate: PositiveFloat = 3e-3  # peak, after warm-up
     weight_decay: NonNegativeFloat = 0.01  # not applied to biases and norm parameters
     momentum: Fraction = 0.9  # of SGD
+    nesterov: bool = False  # Nesterov's momentum, of SGD
     warmup_epochs: NonNegativeFloat = 1.0
-    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to 1 % of the peak
+    schedule: Literal["cosine", "linear", "constant", "staged"] = "cosine"  # after warm-up; staged: see optimization
+    final_fraction: Fraction = 0.01  # of the peak rate, where warm-up begins and where all but "constant" end
     clip_norm: PositiveFloat | None = 5.0  # largest gradient norm, or null for none
     label_smoothing: Fraction = 0.0
+    precision: Literal["float32", "bfloat16"] = "float32"  # of forward and backward; weights are float32 in both
     channels_last: bool = False  # images lie in memory pixel by pixel, which convolutions on CPU prefer
     checkpoint_every: PositiveInt = 1  # epochs; a checkpoint waits for a running trial to end
     max_bad_batches: PositiveInt = 3  # non-finite batches in a row before the run stops
@@ -150,9 +155,18 @@ class GrowConfig:
 
     seed: Seed = 0
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
+    threads: PositiveInt | None = None  # torch's own on CPU, at most its cores; null: torch decides; set by the command
     data: DataConfig = Field(default_factory=DataConfig)
     augment: AugmentConfig = Field(default_factory=AugmentConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     morphogenesis: MorphogenesisConfig = Field(default_factory=MorphogenesisConfig)
     evidence: EvidenceConfig = Field(default_factory=EvidenceConfig)
+
+    def __post_init__(self) -> None:
+        last = self.morphogenesis.last_epoch
+        if self.train.schedule == "staged" and (last is None or last >= self.train.epochs):
+            raise ValueError(
+                f"found morphogenesis.last_epoch {last} with train.schedule staged, needed it before the last of "
+                f"{self.train.epochs} epochs: there the rate begins to fall"
+            )

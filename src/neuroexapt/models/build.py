@@ -14,6 +14,7 @@ from torch import nn
 
 from neuroexapt.config import ModelConfig
 from neuroexapt.errors import ModelError
+from neuroexapt.models.convnet import ConvNet
 from neuroexapt.models.imported import import_function, working_directory_importable
 from neuroexapt.models.mlp import MLP
 from neuroexapt.models.resnet import SmallResNet
@@ -21,6 +22,7 @@ from neuroexapt.models.resnet import SmallResNet
 # name -> the class, and what the data say to it: (in_channels, image_size, num_classes) -> keyword arguments
 BUILT_IN: dict[str, tuple[type[nn.Module], Callable[[int, tuple[int, int], int], dict[str, int]]]] = {
     "resnet": (SmallResNet, lambda channels, size, classes: {"in_channels": channels, "num_classes": classes}),
+    "convnet": (ConvNet, lambda channels, size, classes: {"in_channels": channels, "num_classes": classes}),
     "mlp": (MLP, lambda channels, size, classes: {"in_features": channels * math.prod(size), "num_classes": classes}),
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from neuroexapt.models.checks import require_positive
+from neuroexapt.models.classifier import classifier
 
 
 class BasicBlock(nn.Module):
@@ -43,26 +44,48 @@ class SmallResNet(nn.Module):
 
     With its defaults it has 2,408 parameters on grey images of 10 classes. Every stage after the first halves
     the resolution.
+
+    Args:
+        in_channels: Of the images.
+        num_classes: Logits.
+        widths: Channels of each stage.
+        blocks_per_stage: Basic blocks in each.
+        stem_width: Channels of the stem; those of the first stage if not given.
+        first_stride: Of the first stage; 2 halves the resolution there too.
+        hidden: Widths of hidden layers of the classifier, each with batch norm, ReLU and dropout.
+        dropout: Probability for each hidden layer, in [0, 1); none if not given.
     """
 
     def __init__(
-        self, *, in_channels: int, num_classes: int, widths: Sequence[int] = (6, 10), blocks_per_stage: int = 1
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        widths: Sequence[int] = (6, 10),
+        blocks_per_stage: int = 1,
+        stem_width: int | None = None,
+        first_stride: int = 1,
+        hidden: Sequence[int] = (),
+        dropout: Sequence[float] = (),
     ) -> None:
         super().__init__()
         require_positive("SmallResNet: widths", widths, at_least_one=True)
         require_positive("SmallResNet: blocks_per_stage", [blocks_per_stage])
+        require_positive("SmallResNet: first_stride", [first_stride])
+        channels = widths[0] if stem_width is None else stem_width
+        require_positive("SmallResNet: stem_width", [channels])
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU()
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()
         )
         blocks: list[nn.Module] = []
-        channels = widths[0]
         for stage, width in enumerate(widths):
             for block in range(blocks_per_stage):
-                blocks.append(BasicBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
+                stride = 1 if block else (2 if stage else first_stride)
+                blocks.append(BasicBlock(channels, width, stride=stride))
                 channels = width
         self.blocks = nn.Sequential(*blocks)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(channels, num_classes)
+        self.head = classifier("SmallResNet", channels, num_classes, hidden, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps images [N, in_channels, H, W] to logits [N, num_classes]."""

@@ -88,6 +88,7 @@ class Run:
             config.train.clip_norm,
             config.train.max_bad_batches,
             self._report_fault,
+            config.train.precision,
         )
         self.engine = Morphogenesis(
             self.model,
@@ -153,7 +154,7 @@ class Run:
     def measure(self, split: Split, model: nn.Module, flops_per_sample: int) -> tuple[float, float]:
         """Returns a model's (loss, accuracy) on a split and counts what it cost."""
         self._flops += len(split.labels) * flops_per_sample
-        return evaluate(model, self.feed.all_of(split))
+        return evaluate(model, self.feed.all_of(split), self.config.train.precision)
 
     def validate(self) -> tuple[float, float]:
         """Returns the present model's (loss, accuracy) on the validation split."""
@@ -235,7 +236,9 @@ class Run:
         epoch, progress = self.progress.epoch, self.progress
         for inputs, labels in self.feed.training(epoch, progress.step):
             position = epoch + (progress.step + 1) / self.feed.num_steps
-            set_learning_rate(self.optimizer, learning_rate_at(self.config.train, position))
+            set_learning_rate(
+                self.optimizer, learning_rate_at(self.config.train, position, self.config.morphogenesis.last_epoch)
+            )
             result = self._step(inputs, labels)
             self._num_steps += 1
             self._flops += 3 * len(labels) * self.engine.surgeon.graph.cost.flops_per_sample

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.errors import NonFiniteLossError, OutOfMemoryError
+from neuroexapt.train.precision import Precision, forward_in
 from neuroexapt.train.restore_point import RestorePoint
 
 Report = Callable[[str, str], None]  # (fault, action)
@@ -50,6 +51,7 @@ class GuardedStep:
         clip_norm: Largest gradient norm, or ``None``.
         max_bad_batches: Non-finite batches in a row that end the run.
         report: Is told of every fault and what was done.
+        precision: Of forward and backward; see ``forward_in``.
     """
 
     def __init__(
@@ -60,9 +62,11 @@ class GuardedStep:
         clip_norm: float | None,
         max_bad_batches: int,
         report: Report,
+        precision: Precision = "float32",
     ) -> None:
         self._model, self._optimizer, self._loss_function = model, optimizer, loss_function
         self._clip_norm, self._max_bad_batches, self._report = clip_norm, max_bad_batches, report
+        self._precision = precision
         self._num_micro_batches = 1
         self._num_bad_batches = 0
 
@@ -115,7 +119,7 @@ class GuardedStep:
         total = 0.0
         parts = self._parts(len(labels))
         for x, y in zip(inputs.tensor_split(parts), labels.tensor_split(parts), strict=True):
-            loss = self._loss_function(self._model(x), y) * (len(y) / len(labels))
+            loss = self._loss_function(forward_in(self._precision, self._model, x), y) * (len(y) / len(labels))
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         return total, self._clip() and math.isfinite(total)

@@ -1,0 +1,62 @@
+"""``ARMS``: what is compared, by name; the letters are those of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from growth.fixed import train_fixed
+from growth.scheduled import Change, grow_scheduled
+from growth.task import Data, Task
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        letter: In the protocol.
+        meaning: In words.
+        run: (task, data, seed, row of the arm that it is made equal to) -> facts of a row.
+        equal_to: The arm whose FLOPs it spends, everything counted.
+    """
+
+    letter: str
+    meaning: str
+    run: Callable[[Task, Data, int, Row], dict[str, Any]]
+    equal_to: str = ""
+
+
+def _changed(meaning: str, **change: Any) -> Arm:
+    def run(task: Task, data: Data, seed: int, _: Row) -> dict[str, Any]:
+        return grow_scheduled(task, data, seed, Change(**change))
+
+    return Arm("F", meaning, run)
+
+
+def _equal(letter: str, which: str, other: str) -> Arm:
+    def run(task: Task, data: Data, seed: int, row: Row) -> dict[str, Any]:
+        sizes = task.small if which == "small" else row["sizes"]
+        return train_fixed(task, data, seed, sizes, row["total_flops"])
+
+    network = "the seed network" if which == "small" else f'the final network of "{other}", from scratch'
+    return Arm(letter, f'{network}, for the FLOPs that "{other}" spent with this seed', run, other)
+
+
+ARMS: dict[str, Arm] = {
+    "scratch": Arm(
+        "A", "the full network, from scratch, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.full)
+    ),
+    "small": Arm("D", "the seed network, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.small)),
+    "scheduled": _changed("growth by the schedule, nothing tried: zero fan-out, optimizer kept"),
+    "scratch = scheduled": _equal("B", "final", "scheduled"),
+    "small = scheduled": _equal("C", "small", "scheduled"),
+    "optimizer rebuilt": _changed("scheduled, a new optimizer after each event", rebuilds_optimizer=True),
+    "pairs": _changed("scheduled, new units in pairs (V, V), (Z, -Z)", init="pair"),
+    "copies": _changed("scheduled, new units are copies (Net2Net)", init="copy"),
+    "informed": _changed("scheduled, incoming weights chosen by the residual gradient", init="informed"),
+    "random": _changed("scheduled, new units random on both sides: the function changes", is_random=True),
+}

@@ -1,0 +1,10 @@
+"""``SUITES``, by name."""
+
+from __future__ import annotations
+
+from growth.suites.cifar_mlp import CIFAR_MLP
+from growth.suites.digits_mlp import DIGITS_MLP
+from growth.suites.digits_resnet import DIGITS_RESNET
+from growth.task import Task
+
+SUITES: dict[str, Task] = {task.name: task for task in (DIGITS_MLP, DIGITS_RESNET, CIFAR_MLP)}
