@@ -79,7 +79,10 @@ def test_put_makes_the_sections_that_are_missing():
     [
         ({"sed": 1}, r"unknown key sed: did you mean seed\?$"),
         ({"train": {"lerning_rate": 1}}, r"unknown key train\.lerning_rate: did you mean train\.learning_rate\?$"),
-        ({"zzz": 1}, r"unknown key zzz: known are seed, device, data, model, train, morphogenesis, evidence\.$"),
+        (
+            {"zzz": 1},
+            r"unknown key zzz: known are seed, device, data, augment, model, train, morphogenesis, evidence\.$",
+        ),
         ({1: 1}, r"unknown key 1: known are"),
         ({"data": 3}, r"data: found 3, needed a section of key: value pairs\.$"),
         ({"data": None}, r"data: found None, needed a section"),

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from neuroexapt.config import (
+    AugmentConfig,
     DataConfig,
     GrowConfig,
     ModelConfig,
@@ -15,14 +16,16 @@ from neuroexapt.config import (
     to_json,
 )
 
-CONFIGS = (DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig)
+CONFIGS = (AugmentConfig, DataConfig, GrowConfig, ModelConfig, MorphogenesisConfig, TrainConfig)
 
 # a value that is allowed and is not the default, for every setting that has another one
 OTHER = {
     DataConfig: {"source": "images", "validation_fraction": 0.3, "test_fraction": 0.1, "limit": 7},
+    AugmentConfig: {"flip": "random", "crop_padding": 4},
     ModelConfig: {"source": "a.b:c", "options": {"width": 3, "names": ["a", None], "deep": {"x": 1.5}}},
     TrainConfig: {
         "epochs": 3,
+        "epoch_samples": 40,
         "batch_size": 5,
         "optimizer": "sgd",
         "learning_rate": 0.1,
@@ -32,6 +35,7 @@ OTHER = {
         "schedule": "constant",
         "clip_norm": None,
         "label_smoothing": 0.1,
+        "channels_last": True,
         "checkpoint_every": 4,
         "max_bad_batches": 9,
         "max_seconds": 1.5,
@@ -66,6 +70,7 @@ def another() -> GrowConfig:
         seed=5,
         device="cpu",
         data=DataConfig(**OTHER[DataConfig]),
+        augment=AugmentConfig(**OTHER[AugmentConfig]),
         model=ModelConfig(**OTHER[ModelConfig]),
         train=TrainConfig(**OTHER[TrainConfig]),
         morphogenesis=MorphogenesisConfig(**OTHER[MorphogenesisConfig]),

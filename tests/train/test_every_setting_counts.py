@@ -19,6 +19,7 @@ from train.tiny import UNREPEATABLE, Record, config, data, network
 
 TRAIN: dict[str, tuple[Any, dict[str, Any]]] = {  # field -> (other value, what must be set besides)
     "epochs": (5, {}),
+    "epoch_samples": (60, {}),
     "batch_size": (30, {}),
     "optimizer": ("sgd", {}),
     "learning_rate": (0.02, {}),
@@ -65,7 +66,7 @@ def told(train: tuple[tuple[str, Any], ...], growth: tuple[tuple[str, Any], ...]
 
 
 def test_every_field_is_in_the_tables_above() -> None:
-    assert TRAIN.keys() == {f.name for f in fields(TrainConfig)} - {"max_bad_batches"}
+    assert TRAIN.keys() == {f.name for f in fields(TrainConfig)} - {"max_bad_batches", "channels_last"}
     assert GROWTH.keys() == {f.name for f in fields(MorphogenesisConfig)}
     assert EVIDENCE.keys() == {f.name for f in fields(EvidenceConfig)}
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from unittest.mock import patch
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from neuroexapt.config import TrainConfig
-from neuroexapt.data import LabelledImages
+from neuroexapt.config import AugmentConfig, TrainConfig
+from neuroexapt.data import LabelledImages, make_splits
 from neuroexapt.errors import DataError
-from neuroexapt.train.batches import batches, num_batches
+from neuroexapt.train.batches import batch_slices, batches
 from neuroexapt.train.evaluate import evaluate
 from neuroexapt.train.feed import Feed
 from neuroexapt.train.optimization import build_optimizer, learning_rate_at
+from neuroexapt.train.order import epoch_order
 from train.tiny import config, data, images, network
 
 CPU = torch.device("cpu")
@@ -23,19 +27,13 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("size", [1, 2, 3, 8, 20])
 def test_every_sample_comes_once_and_no_batch_but_the_only_one_has_a_single_sample(count: int, size: int) -> None:
     split = images(count, 0)
-    found = list(batches(split.images, torch.arange(count), size, torch.Tensor.float, CPU, torch.Generator()))
-    assert sorted(torch.cat([labels for _, labels in found]).tolist()) == list(range(count))
-    assert len(found) == num_batches(count, size)
+    found = list(batches(split.images, torch.arange(count), size, torch.Tensor.float, CPU))
+    assert torch.cat([labels for _, labels in found]).tolist() == list(range(count))
+    assert len(found) == len(batch_slices(count, size))
     if size > 1 and count > 1:
         assert min(len(labels) for _, labels in found) > 1
     for pixels, labels in found:
         assert torch.equal(pixels, split.images[labels].float())
-
-
-def test_without_a_generator_the_order_is_kept() -> None:
-    split = images(5, 0)
-    found = [labels for _, labels in batches(split.images, torch.arange(5), 2, torch.Tensor.float, CPU)]
-    assert [part.tolist() for part in found] == [[0, 1], [2, 3, 4]]
 
 
 def test_the_same_seed_and_epoch_give_the_same_order_and_another_epoch_another() -> None:
@@ -45,6 +43,61 @@ def test_the_same_seed_and_epoch_give_the_same_order_and_another_epoch_another()
     )
     assert first == again != other
     assert feeds[0].num_steps == len(first)
+
+
+AUGMENT = AugmentConfig(flip="random", crop_padding=2)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4, 5, 6])
+def test_an_epoch_that_is_entered_at_a_later_step_goes_on_as_the_whole_one(start: int) -> None:
+    feed = Feed(data(), replace(config(), augment=AUGMENT), CPU)
+    whole, rest = (list(feed.training(2, start=s)) for s in (0, start))
+    assert len(whole) == feed.num_steps == 5
+    assert len(rest) == max(5 - start, 0)
+    for (images_a, labels_a), (images_b, labels_b) in zip(whole[start:], rest, strict=True):
+        assert torch.equal(images_a, images_b)
+        assert torch.equal(labels_a, labels_b)
+
+
+def test_entering_late_prepares_no_earlier_batch() -> None:
+    splits, sizes = data(), []
+    feed = Feed(splits, config(), CPU)
+    with patch.object(type(splits), "normalise", lambda self, x: sizes.append(len(x)) or x.float()):
+        list(feed.training(0, start=3))
+    assert sizes == [24, 24]
+
+
+def test_short_epochs_are_fresh_subsets_until_all_samples_were_seen() -> None:
+    orders = [epoch_order(5, epoch, 100, 30) for epoch in range(10)]
+    rows, visits = (torch.cat(parts) for parts in zip(*orders, strict=True))
+    for turn in range(3):
+        assert sorted(rows[100 * turn : 100 * turn + 100].tolist()) == list(range(100))
+        assert visits[100 * turn : 100 * turn + 100].unique().tolist() == [turn]
+    assert not torch.equal(rows[:100], rows[100:200])
+    assert torch.equal(epoch_order(5, 7, 100, 30)[0], orders[7][0])
+
+
+def test_an_epoch_has_epoch_samples_images_and_at_most_all() -> None:
+    for asked, got in ((50, 50), (500, 120), (None, 120)):
+        feed = Feed(data(), config({"epoch_samples": asked}), CPU)
+        sizes = [len(labels) for _, labels in feed.training(0)]
+        assert (sum(sizes), len(sizes)) == (got, feed.num_steps)
+
+
+def test_images_lie_channels_last_where_asked() -> None:
+    splits = make_splits(
+        name="colours",
+        class_names=("a", "b", "c", "d"),
+        **{
+            part: LabelledImages(images=images(40, 1).images.repeat(1, 3, 1, 1), labels=images(40, 1).labels)
+            for part in ("train", "validation", "test")
+        },
+    )
+    plain, last = (Feed(splits, config({"channels_last": flag}), CPU) for flag in (False, True))
+    for one, other in ((plain.probe, last.probe), (next(plain.training(0))[0], next(last.training(0))[0])):
+        assert one.is_contiguous()
+        assert other.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("count", [4, 5, 9, 15, 16, 17, 31, 200])

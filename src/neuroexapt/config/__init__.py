@@ -2,6 +2,7 @@
 
 from neuroexapt.config.files import apply_overrides, from_json, load_config, put, to_json
 from neuroexapt.config.settings import (
+    AugmentConfig,
     DataConfig,
     EvidenceConfig,
     GrowConfig,
@@ -11,6 +12,7 @@ from neuroexapt.config.settings import (
 )
 
 __all__ = [
+    "AugmentConfig",
     "DataConfig",
     "EvidenceConfig",
     "GrowConfig",

@@ -33,6 +33,14 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
+class AugmentConfig:
+    """How training images are varied; validation and test images never are."""
+
+    flip: Literal["none", "random", "alternating"] = "none"  # left-right; alternating: every second time, surely
+    crop_padding: NonNegativeInt = 0  # pixels by which an image is shifted at most, either way; edges are mirrored
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, config=_STRICT)
 class ModelConfig:
     """The seed network."""
 
@@ -45,6 +53,7 @@ class TrainConfig:
     """How the weights are trained."""
 
     epochs: PositiveInt = 40
+    epoch_samples: PositiveInt | None = None  # an epoch is so many images, fresh ones until all were seen; null: all
     batch_size: PositiveInt = 32  # samples per optimizer update
     optimizer: Literal["adamw", "sgd"] = "adamw"
     learning_rate: PositiveFloat = 3e-3  # peak, after warm-up
@@ -54,6 +63,7 @@ class TrainConfig:
     schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to 1 % of the peak
     clip_norm: PositiveFloat | None = 5.0  # largest gradient norm, or null for none
     label_smoothing: Fraction = 0.0
+    channels_last: bool = False  # images lie in memory pixel by pixel, which convolutions on CPU prefer
     checkpoint_every: PositiveInt = 1  # epochs; a checkpoint waits for a running trial to end
     max_bad_batches: PositiveInt = 3  # non-finite batches in a row before the run stops
     max_seconds: PositiveFloat | None = None  # wall time after which the run stops, saved, at the end of an epoch
@@ -91,6 +101,7 @@ class MorphogenesisConfig:
     # where
     policy: str = "uniform"  # one of morphogenesis.POLICIES
     sequence: tuple[str, ...] = ()  # policy "scheduled": mutation kinds in turn
+    experience: str | None = None  # policy "thompson": JSON file with what edits gained in earlier runs
     score: str = "residual"  # growth score of every candidate, one of analysis.scores.SCORES
     score_fraction: Fraction = 0.02  # FLOPs that scoring may take, of those of training since the last time
     score_bytes: PositiveInt = 16 << 20  # rows and workspace of one candidate's score
@@ -138,6 +149,7 @@ class GrowConfig:
     seed: Seed = 0
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1", "mps"
     data: DataConfig = Field(default_factory=DataConfig)
+    augment: AugmentConfig = Field(default_factory=AugmentConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     morphogenesis: MorphogenesisConfig = Field(default_factory=MorphogenesisConfig)

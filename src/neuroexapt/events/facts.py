@@ -7,6 +7,7 @@ Losses are mean cross-entropy in nats, accuracies and fractions lie in [0, 1], F
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -62,7 +63,6 @@ class ProposalMade(Event):
     epoch: int
     trigger: str  # why now, in words
     policy: str
-    mutation: dict[str, Any]
     description: str
     predicted_gain: float  # expected fall of the validation loss against the control, nats
     evidence: float  # growth score of the choice; its unit depends on the score
@@ -80,6 +80,10 @@ class ProposalMade(Event):
     score_flops: int = 0  # that scoring all candidates took, counted
     score_flops_allowed: int = 0  # share of the training FLOPs since candidates were last scored
     score_remark: str = ""  # why nothing was scored
+    position: float = math.nan  # in fractions of epochs
+    mutations: list[dict[str, Any]] = field(default_factory=list)  # the edits that are tried together
+    trial_steps: int = 0  # of either arm; 0: made untried, or a journal of old
+    strictness: dict[str, float] = field(default_factory=dict)  # of every trigger that led to an event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,13 +105,20 @@ class VerdictReached(Event):
 
     epoch: int
     accepted: bool
-    mutation: dict[str, Any]
     description: str
     predicted_gain: float
     measured_gain: float  # control loss - trial loss on the validation split, nats
     control_loss: float
     trial_loss: float
     reason: str
+    position: float = math.nan  # in fractions of epochs
+    mutations: list[dict[str, Any]] = field(default_factory=list)
+    relative_gain: float = math.nan  # measured gain over the control's loss
+    low: float = math.nan  # its 95 % interval, from the paired losses of the validation samples
+    high: float = math.nan
+    cost: float = math.nan  # 1/2 ln of the ratio of FLOPs + 1/2 ln of that of parameters, with the edits to without
+    trial_steps: int = 0  # of either arm
+    discarded_flops: int = 0  # of the arm that was given up
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +175,10 @@ class RunFinished(Event):
     num_rolled_back: int
     seconds: float
     peak_memory_bytes: int
+    flops_by_purpose: dict[str, int] = field(default_factory=dict)  # see morphogenesis.Ledger
+    seconds_by_purpose: dict[str, float] = field(default_factory=dict)
+    predicted_bytes: int = 0  # of a training step of the model at the end, on fakes
+    measured_bytes: int = 0  # by which the process grew since the run began; on CUDA, the allocator's peak
 
 
 EVENT_TYPES: dict[str, type[Event]] = {

@@ -1,13 +1,15 @@
 """What the engine remembers of a run: enough for triggers, bans and predictions, and no more.
 
-Memory: the losses of the last ``MAX_LOSSES`` epochs, one number per kind, one per banned place.
+Memory: the losses of the last ``MAX_LOSSES`` epochs, one number per kind and per trigger, and a bounded number of bans.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from neuroexapt.morphogenesis.bans import Bans
 
 MAX_LOSSES = 256
 
@@ -17,37 +19,48 @@ class History:
     """Counters and measured outcomes; goes into a checkpoint as JSON.
 
     Attributes:
-        epoch: Epochs behind us on the line that counts.
-        losses: Validation losses of the latest of them; one that is not a number counts as infinite.
-        num_steps: Optimizer steps of the latest epoch.
-        last_event: Epoch at which the latest trial ended, 0 for none.
-        num_accepted: Edits that were kept.
-        num_rolled_back: Edits that were undone.
-        banned_until: ``kind@place`` to the epoch until which it is not proposed again.
+        epoch: Epochs that ended on the line that counts.
+        num_steps: Optimizer steps behind us on that line.
+        steps_per_epoch: 0 as long as that is not known.
+        losses: Validation losses of the latest epochs; one that is not a number counts as infinite.
+        last_event: Position, in fractions of epochs, at which the latest event ended; 0 for none.
+        num_accepted: Events whose edits were kept.
+        num_rolled_back: Events whose edits were undone.
+        bans: Places that are left alone for a while.
         edits_at: ``kind@place`` to the number of edits kept there.
-        training_flops: FLOPs of training, discarded arms included, since candidates were last scored.
+        unscored_flops: FLOPs of training since candidates were last scored.
         calibration: Kind to (sum of measured over predicted gains, number of them); the prior counts as one of 1.
+        strictness: Of every trigger that led to an event.
     """
 
     epoch: int = 0
-    losses: list[float] = field(default_factory=list)
     num_steps: int = 0
-    last_event: int = 0
+    steps_per_epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    last_event: float = 0.0
     num_accepted: int = 0
     num_rolled_back: int = 0
-    banned_until: dict[str, int] = field(default_factory=dict)
+    bans: Bans = field(default_factory=Bans)
     edits_at: dict[str, int] = field(default_factory=dict)
-    training_flops: int = 0
+    unscored_flops: int = 0
     calibration: dict[str, list[float]] = field(default_factory=dict)
+    strictness: dict[str, float] = field(default_factory=dict)
 
-    def add_loss(self, loss: float) -> None:
-        """Notes the validation loss of one more epoch."""
+    @property
+    def position(self) -> float:
+        """Epochs behind us on that line, in fractions."""
+        return max(self.num_steps / self.steps_per_epoch if self.steps_per_epoch else 0.0, float(self.epoch))
+
+    @property
+    def num_events(self) -> int:
+        """Events that have ended."""
+        return self.num_accepted + self.num_rolled_back
+
+    def add_epoch(self, loss: float | None) -> None:
+        """Notes one more epoch and its validation loss, where it is known."""
         self.epoch += 1
-        self.losses = [*self.losses, math.inf if math.isnan(loss) else loss][-MAX_LOSSES:]
-
-    def is_banned(self, place: str) -> bool:
-        """Whether an edit failed here not long ago."""
-        return self.epoch < self.banned_until.get(place, 0)
+        if loss is not None:
+            self.losses = [*self.losses, math.inf if math.isnan(loss) else loss][-MAX_LOSSES:]
 
     def factor(self, kind: str) -> float:
         """How much measured gain one unit of predicted gain has brought so far, for this kind."""
@@ -62,4 +75,11 @@ class History:
 
     def to_json(self) -> dict[str, Any]:
         """Returns everything as a JSON-ready dictionary."""
-        return asdict(self)
+        return asdict(self) | {"bans": self.bans.to_json()}
+
+    @staticmethod
+    def from_json(record: dict[str, Any]) -> History:
+        """Rebuilds what ``to_json`` returned, also that of an earlier version, which lacks some entries."""
+        known = {f.name for f in fields(History)} - {"bans"}
+        rest = {key: value for key, value in record.items() if key in known}
+        return History(**rest, bans=Bans.from_json(record.get("bans", {})))

@@ -1,23 +1,24 @@
-"""From candidates to a proposal: what is worth trying, at which cost, with which expected gain."""
+"""A proposal: which edits are tried together, what they should bring, and what their outcome teaches."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from neuroexapt.analysis.scores import SCORES
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import BudgetError, SurgeryError
+from neuroexapt.errors import SurgeryError
 from neuroexapt.events import ProposalMade
-from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
+from neuroexapt.morphogenesis.assay import Assay
+from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
-from neuroexapt.morphogenesis.policies import POLICIES, by_evidence, predicted, score, uniform
-from neuroexapt.morphogenesis.scoring import Effort, score_all
+from neuroexapt.morphogenesis.policies import Context, greedy, predicted, score, uniform
+from neuroexapt.morphogenesis.thresholds import adapted
+from neuroexapt.morphogenesis.triggers import Firing
 from neuroexapt.morphogenesis.verdict import Verdict
-from neuroexapt.surgery import Mutation, Plan, Surgeon
+from neuroexapt.surgery import Patch, Surgeon
 
 logger = logging.getLogger(__name__)
 
@@ -41,152 +42,141 @@ class Scoring:
     remark: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Proposal:
     """What the policy wants tried.
 
     Attributes:
+        firing: The trigger, and why.
         ranked: All admissible candidates, best first.
-        first_order_gain: Fall of the loss that the evidence alone predicts, in nats.
-        prediction: The same times what such predictions have been worth so far.
+        num_edits: At most so many of them at once.
+        step_length: Learning rate times the steps of the trial: what a first-order score is multiplied with.
         scoring: How the candidates were scored.
+        applied: Those that were made, with their patches, in order.
     """
 
+    firing: Firing
     ranked: tuple[Assay, ...]
-    first_order_gain: float
-    prediction: float
+    num_edits: int
+    step_length: float = 0.0
     scoring: Scoring = Scoring()
-
-    @staticmethod
-    def of(ranked: Sequence[Assay], step_length: float, history: History, scoring: Scoring = Scoring()) -> Proposal:
-        """Predicts the gain of the best candidate: learning rate x steps of the trial x its score."""
-        evidence = ranked[0].evidence
-        gain = step_length * max(evidence.value, 0.0) if evidence is not None else 0.0
-        return Proposal(tuple(ranked), gain, gain * history.factor(type(ranked[0].mutation).__name__), scoring)
-
-    def next_best(self, step_length: float, history: History) -> Proposal | None:
-        """Returns the proposal without its choice, or ``None`` where that was the last candidate."""
-        return Proposal.of(self.ranked[1:], step_length, history, self.scoring) if len(self.ranked) > 1 else None
+    applied: list[tuple[Assay, Patch]] = field(default_factory=list)
 
     @property
-    def choice(self) -> Assay:
-        """The best candidate."""
-        return self.ranked[0]
+    def chosen(self) -> list[Assay]:
+        """The edits: those that were made, before that the best ones, one a place."""
+        if self.applied:
+            return [assay for assay, _ in self.applied]
+        first_at: dict[str, Assay] = {}
+        for assay in self.ranked:
+            first_at.setdefault(assay.mutation.place, assay)
+        return list(first_at.values())[: self.num_edits]
 
-    def event(self, trigger: str, policy: str, history: History) -> ProposalMade:
-        """Returns the fact to tell."""
-        evidence = self.choice.evidence
-        scored = [candidate for candidate in self.ranked if candidate.evidence is not None]
+    @property
+    def is_exact(self) -> bool:
+        """Whether no edit that was made declares a change of the function."""
+        return not any(patch.declared for _, patch in self.applied)
+
+    @property
+    def description(self) -> str:
+        """The edits in words."""
+        return "; ".join(assay.description for assay in self.chosen)
+
+    @property
+    def flop_delta(self) -> int:
+        """Forward FLOPs per sample that the edits add together, as far as they do not touch each other."""
+        return sum(assay.flop_delta for assay in self.chosen)
+
+    def prediction(self, history: History) -> float:
+        """Fall of the loss, in nats, that the scores predict, times what such predictions have been worth so far."""
+        return sum(self._first_order(a) * history.factor(type(a.mutation).__name__) for a in self.chosen)
+
+    def apply(self, surgeon: Surgeon, history: History, config: MorphogenesisConfig) -> None:
+        """Makes the edits, best first; one that is refused is banned, and the next in rank takes its place.
+
+        Raises:
+            SurgeryError: All were refused; the model is as it was.
+        """
+        taken: set[str] = set()
+        failure: SurgeryError | None = None
+        for assay in self.ranked:
+            if len(self.applied) == self.num_edits:
+                break
+            if assay.mutation.place in taken:
+                continue
+            try:
+                patch = surgeon.apply(assay.mutation)
+            except SurgeryError as error:
+                failure = error
+                logger.warning("the proposed edit was refused: %s", error)
+                if not self.applied:  # otherwise an edit beside it may be the reason
+                    history.bans.fail(assay.place, history.position, config.ban_epochs)
+                continue
+            taken.add(assay.mutation.place)
+            self.applied.append((assay, patch))
+        if failure is not None and not self.applied:
+            raise failure
+
+    def take_back(self, surgeon: Surgeon) -> None:
+        """Reverts the edits, last first."""
+        for _, patch in reversed(self.applied):
+            surgeon.revert(patch)
+
+    def learn(self, verdict: Verdict, history: History, experience: Experience, config: MorphogenesisConfig) -> None:
+        """Writes the outcome down: counts, bans, strictness, what kinds of edits gain and predictions are worth."""
+        history.last_event = history.position
+        history.num_accepted += verdict.accepted
+        history.num_rolled_back += not verdict.accepted
+        for assay in self.chosen:
+            kind = type(assay.mutation).__name__
+            share = 1 / len(self.chosen)
+            if math.isfinite(verdict.gain):
+                history.learn(kind, self._first_order(assay), verdict.gain * share)
+            if not math.isnan(verdict.net_gain):
+                experience.learn(kind, verdict.net_gain, share)
+            if verdict.accepted:
+                history.edits_at[assay.place] = history.edits_at.get(assay.place, 0) + 1
+                history.bans.succeed(assay.place)
+            else:
+                history.bans.fail(assay.place, history.position, config.ban_epochs)
+        if self.firing.trigger and not math.isnan(verdict.gain):
+            before = history.strictness.get(self.firing.trigger, 1.0)
+            after = adapted(before, verdict.accepted, config.adapt_rate, config.target_success)
+            history.strictness[self.firing.trigger] = after
+
+    def event(self, context: Context, num_steps: int) -> ProposalMade:
+        """Returns the fact to tell, with the choices of the baselines beside it."""
+        history = context.history
+        scored = [assay for assay in self.ranked if assay.evidence is not None]
+        evidence = [assay.evidence for assay in self.chosen if assay.evidence is not None]
+        rest = [assay for assay in self.ranked if assay not in self.chosen]
         return ProposalMade(
             epoch=history.epoch,
-            trigger=trigger,
-            policy=policy,
-            mutation=self.choice.mutation.to_json(),
-            description=self.choice.description,
-            predicted_gain=self.prediction,
-            evidence=evidence.value if evidence else 0.0,
-            evidence_spread=evidence.spread if evidence else 0.0,
-            num_samples=evidence.num_samples if evidence else 0,
+            position=history.position,
+            trigger=self.firing.reason,
+            policy=context.config.policy,
+            mutations=[assay.mutation.to_json() for assay in self.chosen],
+            description=self.description,
+            predicted_gain=self.prediction(history),
+            evidence=sum(e.value for e in evidence),
+            evidence_spread=math.sqrt(sum(e.spread**2 for e in evidence)),
+            num_samples=min((e.num_samples for e in evidence), default=0),
             score=self.scoring.name,
             score_flops=self.scoring.flops,
             score_flops_allowed=self.scoring.max_flops,
             score_remark=self.scoring.remark,
-            added_flops=self.choice.flop_delta,
-            uniform_choice=uniform(self.ranked, history)[0].description,
-            evidence_choice=by_evidence(scored, history)[0].description if scored else "",
+            added_flops=self.flop_delta,
+            trial_steps=num_steps,
+            strictness=dict(history.strictness),
+            uniform_choice=uniform(self.ranked, context)[0].description,
+            evidence_choice=greedy(scored, context)[0].description if scored else "",
             num_candidates=len(self.ranked),
             num_scored=len(scored),
-            runners_up=[_runner_up(a, history) for a in self.ranked[1 : NUM_RUNNERS_UP + 1]],
+            runners_up=[_runner_up(assay, history) for assay in rest[:NUM_RUNNERS_UP]],
         )
 
-    def learn(self, verdict: Verdict, history: History, ban_epochs: int) -> None:
-        """Writes the outcome into the history: counts, bans, and what predictions are worth."""
-        kind, place = type(self.choice.mutation).__name__, self.choice.place
-        history.last_event = history.epoch
-        if math.isfinite(verdict.gain):
-            history.learn(kind, self.first_order_gain, verdict.gain)
-        if verdict.accepted:
-            history.num_accepted += 1
-            history.edits_at[place] = history.edits_at.get(place, 0) + 1
-        else:
-            history.num_rolled_back += 1
-            history.banned_until[place] = history.epoch + ban_epochs
-
-
-class Proposer:
-    """Counts what candidates cost, scores them, and lets the policy order them.
-
-    Memory: one plan, a few numbers and two strings, for each place that the model admits an edit at; see ``score_all``
-    for what scoring takes.
-    """
-
-    def __init__(
-        self,
-        config: MorphogenesisConfig,
-        evidence_batches: Batches | None,
-        loss_function: LossFunction,
-    ) -> None:
-        self._config = config
-        self._evidence_batches = evidence_batches
-        self._loss_function = loss_function
-        self.flops_spent = 0
-        self.scoring = Scoring()
-
-    def rank(self, surgeon: Surgeon, history: History) -> list[Assay]:
-        """Returns every candidate that is neither banned nor too dear, in the policy's order."""
-        admitted = []
-        candidates = surgeon.candidates(self._config.kinds, growth=self._config.widen_ratio)
-        for order, mutation in enumerate(candidates):
-            if history.is_banned(f"{type(mutation).__name__}@{mutation.place}"):
-                continue
-            try:
-                found = assay(surgeon, mutation)
-            except BudgetError as error:
-                logger.info("%s", error)
-                continue
-            except SurgeryError as error:
-                logger.warning("candidate refused: %s", error)
-                continue
-            admitted.append(replace(found, order=order))
-        return POLICIES[self._config.policy](self._scored(surgeon, admitted, history), history)
-
-    def weigh(self, surgeon: Surgeon, mutation: Mutation, history: History) -> Assay:
-        """Counts what one mutation would cost and scores it.
-
-        Raises:
-            SurgeryError: It was refused.
-        """
-        return self._scored(surgeon, [assay(surgeon, mutation)], history)[0]
-
-    def _scored(self, surgeon: Surgeon, found: list[Assay], history: History) -> list[Assay]:
-        """Scores candidates within their share of what was trained since the last time; their plans are given up."""
-        self.scoring = Scoring()
-        plain = [replace(candidate, plan=Plan()) for candidate in found]
-        if self._evidence_batches is None or not found:
-            return plain
-        config = self._config
-        effort = Effort(
-            max_flops=int(config.score_fraction * history.training_flops),
-            max_samples=config.evidence_samples,
-            max_bytes=config.score_bytes,
-        )
-        score, batches = SCORES[config.score], self._evidence_batches(history.epoch)
-        scores = score_all(surgeon.graph, found, batches, self._loss_function, score, effort)
-        if scores.remark:
-            is_asked_for = config.policy == "evidence"
-            logger.log(logging.WARNING if is_asked_for else logging.INFO, "no candidate was scored: %s", scores.remark)
-        self.flops_spent += scores.flops
-        history.training_flops = 0
-        self.scoring = Scoring(config.score, scores.flops, effort.max_flops, scores.remark)
-        return [replace(plain[i], evidence=scores.evidence.get(i)) for i in range(len(plain))]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns what has been spent, as JSON."""
-        return {"flops_spent": self.flops_spent}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes a saved state over."""
-        self.flops_spent = state["flops_spent"]
+    def _first_order(self, assay: Assay) -> float:
+        return self.step_length * max(assay.evidence.value, 0.0) if assay.evidence is not None else 0.0
 
 
 def _runner_up(found: Assay, history: History) -> dict[str, Any]:

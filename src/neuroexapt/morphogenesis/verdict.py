@@ -40,6 +40,17 @@ class Verdict:
     net_gain: float
     reason: str
 
+    @staticmethod
+    def failed(reason: str) -> Verdict:
+        """Returns the verdict on edits that were not measured, because they or their trial failed."""
+        return _unmeasured(False, math.nan, math.nan, reason)
+
+    @staticmethod
+    def untried(cost: float, *, is_exact: bool) -> Verdict:
+        """Returns the verdict without a trial: what changes the function is not kept unmeasured."""
+        reason = "the function is unchanged; not tried" if is_exact else "it changes the function and needs a trial"
+        return _unmeasured(is_exact, math.nan, cost, reason)
+
 
 def cost_of(flops_ratio: float, parameter_ratio: float) -> float:
     """Returns half the logarithm of each ratio, new over old (> 0): 1 for e times the network, negative for less."""

@@ -1,4 +1,4 @@
-"""Batches of a split that lies in memory as bytes. Memory: one permutation and one normalised batch at a time."""
+"""Batches of a split that lies in memory as bytes, and which rows make up a batch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ def batches(
     size: int,
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
-    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (images float32 [n, C, H, W], labels int64 [n]) on ``device``.
+    """Yields (images float32 [n, C, H, W], labels int64 [n]) on ``device``, in order; one normalised batch at a time.
 
     Args:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
-        size: Samples per batch; a remainder of one sample joins the batch before it, because batch norm needs two.
+        size: Samples per batch, as ``batch_slices`` takes it.
         normalise: uint8 -> float32.
         device: Where to put them.
-        generator: Shuffles; without it the order is kept.
     """
-    count = len(labels)
-    order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-    starts = range(0, num_batches(count, size) * size, size)
-    for start, end in zip(starts, [*starts[1:], count], strict=True):
-        chosen = order[start:end]
-        yield normalise(images[chosen].to(device)), labels[chosen].to(device)
+    for part in batch_slices(len(labels), size):
+        yield normalise(images[part].to(device)), labels[part].to(device)
 
 
-def num_batches(count: int, size: int) -> int:
-    """Returns how many batches ``batches`` yields."""
+def batch_slices(count: int, size: int) -> list[slice]:
+    """Returns which of ``count`` samples make up each batch of ``size``.
+
+    A remainder of one sample joins the batch before it, because batch norm needs two.
+    """
     full, rest = divmod(count, size)
-    return full + 1 if rest > 1 or (rest == 1 and full == 0) else full
+    number = full + 1 if rest > 1 or (rest == 1 and full == 0) else full
+    starts = [index * size for index in range(number)]
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], count], strict=True)]

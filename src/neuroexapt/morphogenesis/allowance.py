@@ -1,0 +1,101 @@
+"""What deciding may cost: one allowance, a fraction of the training FLOPs, that scores, needs and trials share."""
+
+from __future__ import annotations
+
+import math
+
+from neuroexapt.config import MorphogenesisConfig
+from neuroexapt.graph import Cost
+from neuroexapt.morphogenesis.history import History
+from neuroexapt.morphogenesis.ledger import Ledger
+from neuroexapt.morphogenesis.proposal import Proposal
+
+OBSERVATIONS = 4  # forward passes on the probe batch per edit: eval and train mode, before and after
+VALIDATIONS = 2  # of a trial: at the end of either arm
+
+
+class Allowance:
+    """How long a trial may be for what is left of ``overhead_fraction``.
+
+    A trial costs one arm, the one that is given up, and two looks at the validation split.
+
+    Args:
+        config: Its limits.
+        batch_size: Samples in one training step.
+        epochs: Of the whole run, where they are known.
+        num_validation: Samples of a validation.
+        by_step: Whether an arm can end at any step, or only with an epoch.
+    """
+
+    def __init__(
+        self, config: MorphogenesisConfig, batch_size: int, epochs: int | None, num_validation: int, *, by_step: bool
+    ) -> None:
+        self._config, self._batch_size, self._epochs, self._by_step = config, batch_size, epochs, by_step
+        self.num_validation = num_validation
+
+    def step_flops(self, flops_per_sample: int) -> int:
+        """Returns what an optimizer step takes: a forward, and twice as much backward."""
+        return 3 * self._batch_size * flops_per_sample
+
+    def verification_flops(self, proposal: Proposal, cost: Cost) -> int:
+        """Returns what verifying the edits of a proposal took."""
+        return OBSERVATIONS * len(proposal.applied) * cost.batch_size * cost.flops_per_sample
+
+    def left(self, ledger: Ledger) -> float:
+        """Returns the FLOPs that may still be spent on deciding, below 0 where the last trial took more."""
+        if self._config.overhead_fraction is None:
+            return math.inf
+        return self._config.overhead_fraction * ledger.flops["training"] - ledger.overhead_flops
+
+    def least(self, history: History, flops: int, flops_after: int) -> float:
+        """Returns what the shortest trial takes, of a model with so many forward FLOPs per sample."""
+        if not self._config.trial_epochs:
+            return 0.0
+        return self._fixed(flops, flops_after) + self._least_steps(history) * self.step_flops(max(flops, flops_after))
+
+    def admits(self, ledger: Ledger, history: History, flops: int, flops_after: int) -> bool:
+        """Whether the shortest trial is affordable and can end before the run does."""
+        if not self._config.trial_epochs:
+            return self.left(ledger) >= 0
+        if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
+            return False
+        return self.left(ledger) >= self.least(history, flops, flops_after)
+
+    def steps(
+        self, ledger: Ledger, history: History, flops: int, flops_after: int, *, is_free: bool = False
+    ) -> int | None:
+        """Returns the length of a trial, 0 for an edit that is made untried, ``None`` where there has to be more left.
+
+        Args:
+            ledger: What has been spent.
+            history: Where the run stands.
+            flops: Forward FLOPs per sample of the model.
+            flops_after: Likewise, with the edits.
+            is_free: Whether the allowance does not matter, because somebody asked for this trial.
+        """
+        if not self._config.trial_epochs:
+            return 0
+        most = min(self._longest(history), self._steps_left(history))
+        if not is_free:
+            affordable = self.left(ledger) - self._fixed(flops, flops_after)
+            most = min(most, affordable / self.step_flops(max(flops, flops_after)))
+        if not self._by_step and history.steps_per_epoch:
+            most -= most % history.steps_per_epoch
+        return int(most) if most >= self._least_steps(history) else None
+
+    def _fixed(self, flops: int, flops_after: int) -> int:
+        return VALIDATIONS * self.num_validation * max(flops, flops_after) if self._by_step else 0
+
+    def _longest(self, history: History) -> float:
+        steps = self._config.trial_epochs * max(history.steps_per_epoch, 1)
+        return max(steps, 1.0) if self._by_step else max(math.ceil(steps), 1.0)
+
+    def _least_steps(self, history: History) -> float:
+        if not self._by_step:
+            return max(history.steps_per_epoch, 1)
+        return min(self._config.min_trial_steps, self._longest(history))
+
+    def _steps_left(self, history: History) -> float:
+        if self._epochs is None:
+            return math.inf
+        return (self._epochs - history.position) * history.steps_per_epoch
