@@ -60,6 +60,7 @@ def test_however_many_places_fail_only_so_many_are_kept_and_those_longest_banned
     assert "new" in bans.places
     assert "0" not in bans.places
 
+
 def test_a_place_that_fails_for_ever_is_banned_for_good_without_overflow() -> None:
     bans = Bans()
     for _ in range(2000):

@@ -55,9 +55,7 @@ class Needs:
         if self._known is not None and self._known[0] == moment:
             return self._known[1]
         assert self._batches is not None
-        config = EvidenceConfig(
-            num_samples=self._config.evidence_samples, max_bytes_per_layer=self._config.score_bytes
-        )
+        config = EvidenceConfig(num_samples=self._config.evidence_samples, max_bytes_per_layer=self._config.score_bytes)
         self.ledger.spend("needs")
         with FlopCount() as count:
             evidence = measure_evidence(

@@ -15,5 +15,5 @@ def schedule(moment: Moment) -> str:
     due = [epochs for epochs in moment.config.schedule_epochs if epochs <= moment.position + ROUNDING]
     if not due:
         return ""
-    is_new = moment.num_events == 0 or max(due) > moment.last_event + ROUNDING
+    is_new = max(due) > moment.last_event + ROUNDING
     return f"scheduled at {max(due):g} epochs" if is_new or len(due) > moment.num_events else ""
