@@ -50,7 +50,7 @@ class Display:
         self._console = console
         self._num_epochs = num_epochs
         self._flops: int | None = None
-        self._applied: MutationApplied | None = None
+        self._applied: list[MutationApplied] = []
         self._predicted = ""  # gain of the edit that is on trial, in words
         self._bar: tuple[Progress, TaskID] | None = None
 
@@ -66,7 +66,7 @@ class Display:
             case ProposalMade():
                 self._tell_proposal(event)
             case MutationApplied():
-                self._applied = event
+                self._applied.append(event)
             case VerdictReached():
                 self._tell_verdict(event)
             case BatchRecovered():
@@ -138,17 +138,18 @@ class Display:
     def _tell_verdict(self, event: VerdictReached) -> None:
         style = "green" if event.accepted else "red"
         verdict = f"{_at(event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
-        applied, self._applied = self._applied, None
+        applied, self._applied = self._applied, []
         predicted, self._predicted = self._predicted or in_gain(event.predicted_gain), ""
-        if applied is None:
+        if not applied:
             self._say_parts(f"{verdict}: {event.description}: {event.reason}", style=style)
             return
         self._say_parts(
             f"{verdict}: validation loss {in_loss(event.trial_loss)} with it, {in_loss(event.control_loss)} without",
             f"gain {in_gain(event.measured_gain)}, predicted {predicted}"
             + ("" if event.accepted else f": {event.reason}"),
-            f"cost {in_change(applied.parameter_delta)} parameters, {self._flop_change(applied.flop_delta)}; "
-            f"outputs moved by {in_magnitude(applied.output_change)} at the edit",
+            f"cost {in_change(sum(a.parameter_delta for a in applied))} parameters, "
+            f"{self._flop_change(sum(a.flop_delta for a in applied))}; "
+            f"outputs moved by {in_magnitude(max(a.output_change for a in applied))} at the edit",
             style=style,
         )
 

@@ -33,9 +33,9 @@ class Allowance:
         self._config, self._batch_size, self._epochs, self._by_step = config, batch_size, epochs, by_step
         self.num_validation = num_validation
 
-    def step_flops(self, flops_per_sample: int) -> int:
+    def step_flops(self, flops_per_sample: int, num_samples: int | None = None) -> int:
         """Returns what an optimizer step takes: a forward, and twice as much backward."""
-        return 3 * self._batch_size * flops_per_sample
+        return 3 * (num_samples or self._batch_size) * flops_per_sample
 
     def verification_flops(self, proposal: Proposal, cost: Cost) -> int:
         """Returns what verifying the edits of a proposal took."""
@@ -47,19 +47,19 @@ class Allowance:
             return math.inf
         return self._config.overhead_fraction * ledger.flops["training"] - ledger.overhead_flops
 
-    def least(self, history: History, flops: int, flops_after: int) -> float:
+    def least(self, history: History, flops: int) -> float:
         """Returns what the shortest trial takes, of a model with so many forward FLOPs per sample."""
         if not self._config.trial_epochs:
             return 0.0
-        return self._fixed(flops, flops_after) + self._least_steps(history) * self.step_flops(max(flops, flops_after))
+        return self._fixed(flops) + self._least_steps(history) * self.step_flops(flops)
 
-    def admits(self, ledger: Ledger, history: History, flops: int, flops_after: int) -> bool:
+    def admits(self, ledger: Ledger, history: History, flops: int) -> bool:
         """Whether the shortest trial is affordable and can end before the run does."""
         if not self._config.trial_epochs:
             return self.left(ledger) >= 0
         if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
             return False
-        return self.left(ledger) >= self.least(history, flops, flops_after)
+        return self.left(ledger) >= self.least(history, flops)
 
     def steps(
         self, ledger: Ledger, history: History, flops: int, flops_after: int, *, is_free: bool = False
@@ -75,16 +75,17 @@ class Allowance:
         """
         if not self._config.trial_epochs:
             return 0
+        dearer = max(flops, flops_after)
         most = min(self._longest(history), self._steps_left(history))
         if not is_free:
-            affordable = self.left(ledger) - self._fixed(flops, flops_after)
-            most = min(most, affordable / self.step_flops(max(flops, flops_after)))
+            affordable = self.left(ledger) - self._fixed(dearer)
+            most = min(most, affordable / self.step_flops(dearer))
         if not self._by_step and history.steps_per_epoch:
             most -= most % history.steps_per_epoch
         return int(most) if most >= self._least_steps(history) else None
 
-    def _fixed(self, flops: int, flops_after: int) -> int:
-        return VALIDATIONS * self.num_validation * max(flops, flops_after) if self._by_step else 0
+    def _fixed(self, flops: int) -> int:
+        return VALIDATIONS * self.num_validation * flops if self._by_step else 0
 
     def _longest(self, history: History) -> float:
         steps = self._config.trial_epochs * max(history.steps_per_epoch, 1)

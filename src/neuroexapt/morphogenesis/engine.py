@@ -143,12 +143,16 @@ class Morphogenesis:
             return "base"
         return "fine-tuning" if last is not None and position > last and self._trial is None else "morphogenesis"
 
-    def after_step(self, loss: float | Tensor) -> None:
+    def after_step(self, loss: float | Tensor, num_samples: int | None = None) -> None:
         """Notes one optimizer step and its training loss; ends an arm of a trial that has had its steps.
 
         The model may be another one afterwards: of the trial, or of the arm that stays.
+
+        Args:
+            loss: Of the step.
+            num_samples: In the step, for the FLOPs; ``batch_size`` if not given.
         """
-        flops = self._allowance.step_flops(self.surgeon.graph.cost.flops_per_sample)
+        flops = self._allowance.step_flops(self._flops, num_samples)
         seconds = self.ledger.spend("training", flops)
         self.history.num_steps += 1
         self.history.unscored_flops += flops
@@ -184,7 +188,7 @@ class Morphogenesis:
 
     def consider(self, *, at_epoch_end: bool = True) -> None:
         """Begins an event if a trigger fires and the allowance and the budget admit it."""
-        if self._trial is not None or not self._allowance.admits(self.ledger, self.history, self._flops, self._flops):
+        if self._trial is not None or not self._allowance.admits(self.ledger, self.history, self._flops):
             return
         history, seconds = self.history, self.ledger.total_seconds
         firing = why_now(
@@ -192,7 +196,7 @@ class Morphogenesis:
         )
         if firing is None:
             return
-        reserve = self._allowance.least(self.history, self._flops, self._flops)
+        reserve = self._allowance.least(self.history, self._flops)
         left = self._allowance.left(self.ledger) - reserve
         ranked = self._proposer.rank(self.surgeon, self.history, self.experience, left)
         self.ledger.spend("proposing")
@@ -280,7 +284,7 @@ class Morphogenesis:
         )
 
     def _highest_need(self) -> float:
-        left = self._allowance.left(self.ledger) - self._allowance.least(self.history, self._flops, self._flops)
+        left = self._allowance.left(self.ledger) - self._allowance.least(self.history, self._flops)
         if self._needs.expected_flops(self.surgeon) > left:
             return 0.0  # not to be had for what is left; asked again when there is more
         return self._needs.highest(self.surgeon, self.history)

@@ -158,7 +158,7 @@ def _row(event: GrowthEvent, summary: RunSummary) -> Row:
         outcome=event.outcome,
         reason=event.reason or "",
         alternatives=_alternatives(event),
-        mutation=_as_text(event.mutation),
+        mutation=_as_text(list(event.mutations)),
     )
 
 
@@ -240,5 +240,5 @@ def _facts(summary: RunSummary) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _as_text(record: dict[str, Any]) -> str:
+def _as_text(record: dict[str, Any] | list[dict[str, Any]]) -> str:
     return json.dumps(record, indent=2, ensure_ascii=False, default=str)

@@ -34,7 +34,7 @@ class GrowthEvent:
     number: int  # 1-based, in order
     epoch: int  # the last epoch before the edit
     description: str
-    mutation: dict[str, Any]
+    mutations: tuple[dict[str, Any], ...]  # as they are replayed
     outcome: Outcome
     trigger: str | None
     policy: str | None
@@ -58,6 +58,9 @@ class GrowthEvent:
     added_flops: int | None  # forward FLOPs per sample; recounted once applied, before that as predicted
     output_change: float | None  # relative, at the edit
     reason: str | None  # of the verdict
+    interval: tuple[float, float] | None  # 95 %, of the relative gain
+    trial_steps: int  # of either arm; 0: made untried, or told by epochs only
+    discarded_flops: int  # of the arm that was given up; 0 where it is told by epochs
     control: tuple[EpochFinished, ...]
     trial: tuple[EpochFinished, ...]
 
@@ -126,7 +129,7 @@ class _Open:
     """A growth event that is still being told."""
 
     proposal: ProposalMade | None = None
-    applied: MutationApplied | None = None
+    applied: list[MutationApplied] = field(default_factory=list)
     verdict: VerdictReached | None = None
     control: list[EpochFinished] = field(default_factory=list)
     trial: list[EpochFinished] = field(default_factory=list)
@@ -155,7 +158,7 @@ class _Story:
                 self.open = _Open(proposal=event)
             case MutationApplied():
                 self.open = self.open or _Open()
-                self.open.applied = event
+                self.open.applied.append(event)
             case VerdictReached():
                 self.open = self.open or _Open()
                 self.open.verdict = event
@@ -187,13 +190,13 @@ class _Story:
 
 def _growth_event(number: int, told: _Open) -> GrowthEvent:
     proposal, applied, verdict = told.proposal, told.applied, told.verdict
-    named = next(event for event in (applied, verdict, proposal) if event is not None)
+    named = next(event for event in (verdict, proposal, *applied) if event is not None)
     outcome: Outcome = "undecided" if verdict is None else "accepted" if verdict.accepted else "rolled back"
     return GrowthEvent(
         number=number,
         epoch=proposal.epoch if proposal else named.epoch,
         description=named.description,
-        mutation=named.mutation,
+        mutations=tuple(event.mutation for event in applied) or (tuple(proposal.mutations) if proposal else ()),
         outcome=outcome,
         trigger=proposal.trigger if proposal else None,
         policy=proposal.policy if proposal else None,
@@ -213,10 +216,13 @@ def _growth_event(number: int, told: _Open) -> GrowthEvent:
         measured_gain=verdict.measured_gain if verdict else None,
         control_loss=verdict.control_loss if verdict else None,
         trial_loss=verdict.trial_loss if verdict else None,
-        added_parameters=applied.parameter_delta if applied else None,
-        added_flops=applied.flop_delta if applied else proposal.added_flops if proposal else None,
-        output_change=applied.output_change if applied else None,
+        added_parameters=sum(event.parameter_delta for event in applied) if applied else None,
+        added_flops=sum(e.flop_delta for e in applied) if applied else proposal.added_flops if proposal else None,
+        output_change=max((event.output_change for event in applied), default=None),
         reason=verdict.reason if verdict else None,
+        interval=(verdict.low, verdict.high) if verdict else None,
+        trial_steps=proposal.trial_steps if proposal else 0,
+        discarded_flops=verdict.discarded_flops if verdict else 0,
         control=tuple(told.control),
         trial=tuple(told.trial),
     )
@@ -257,10 +263,12 @@ def _summary_of(story: _Story) -> RunSummary:
 
 
 def _not_taken_flops(story: _Story) -> int:
-    """Sums what each epoch off the main line added to the running total."""
+    """Sums what was given up: as verdicts tell, or in journals of old what each epoch off the main line added."""
     not_taken = {id(epoch) for event in story.growth for epoch in event.not_taken}
     before = 0
-    spent = 0
+    spent = sum(event.discarded_flops for event in story.growth)
+    if spent:
+        return spent
     for epoch in story.epochs:
         spent += epoch.total_flops - before if id(epoch) in not_taken else 0
         before = epoch.total_flops

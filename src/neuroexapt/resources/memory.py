@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import torch
 
 if sys.platform != "win32":
     import resource
@@ -27,6 +28,30 @@ def peak_resident_bytes() -> int:
     Linux's own high-water mark is read first: ``ru_maxrss`` there starts from the parent's peak after an exec.
     """
     return max(_recorded_peak(), resident_bytes())
+
+
+class MemoryGauge:
+    """By how much memory has grown since it was made: on CUDA the allocator's peak, else the process's.
+
+    On CPU it reads 0 until the process exceeds the most that it had held before, and a peak holds whatever else the
+    process did meanwhile.
+
+    Args:
+        device: Whose memory.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        self._held, self._peak = resident_bytes(), peak_resident_bytes()
+
+    def grown_bytes(self) -> int:
+        """Returns the peak since then beyond what was held then; on CUDA, all that was allocated."""
+        if self._device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self._device))
+        peak = peak_resident_bytes()
+        return peak - self._held if peak > self._peak else 0
 
 
 def free_disk_bytes(path: Path | str) -> int:

@@ -22,3 +22,10 @@ def evaluate(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]]) -> tuple[f
             num_correct += int((logits.argmax(1) == labels).sum())
             count += len(labels)
     return total / count, num_correct / count
+
+
+@torch.no_grad()
+def sample_losses(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+    """Returns the cross-entropy of every sample ``[n]``, nats, in eval mode; the model's modes are put back."""
+    with in_mode(model, training=False):
+        return torch.cat([F.cross_entropy(model(inputs).float(), labels, reduction="none") for inputs, labels in data])

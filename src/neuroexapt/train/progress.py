@@ -13,13 +13,38 @@ class Progress:
 
     Attributes:
         epoch: Epochs behind us.
+        step: Batches of the next one behind us.
+        train_loss_sum: Over the samples of these batches that were trained on.
+        num_samples: Their number.
         validation_loss: After the latest epoch, nats.
         validation_accuracy: Likewise, in [0, 1].
     """
 
     epoch: int = 0
+    step: int = 0
+    train_loss_sum: float = 0.0
+    num_samples: int = 0
     validation_loss: float = math.inf
     validation_accuracy: float = 0.0
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Epochs, and batches of the next one, behind us."""
+        return self.epoch, self.step
+
+    @property
+    def train_loss(self) -> float:
+        """Mean training loss of this epoch so far."""
+        return self.train_loss_sum / max(self.num_samples, 1)
+
+    def add_batch(self, loss: float, num_samples: int) -> None:
+        """Notes the training loss of a batch that was applied."""
+        self.train_loss_sum += loss * num_samples
+        self.num_samples += num_samples
+
+    def end_epoch(self, validation_loss: float, validation_accuracy: float) -> None:
+        """Moves on to the beginning of the next epoch."""
+        self.load_state_dict(asdict(Progress(self.epoch + 1, 0, 0.0, 0, validation_loss, validation_accuracy)))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as a JSON-ready dictionary."""

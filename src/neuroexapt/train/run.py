@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from torch import nn
+from torch import Tensor, nn
 
 from neuroexapt.config import GrowConfig, to_json
 from neuroexapt.errors import (
@@ -29,9 +29,9 @@ from neuroexapt.events import (
 )
 from neuroexapt.graph import trace
 from neuroexapt.morphogenesis import Morphogenesis
-from neuroexapt.resources import pick_device, random_state, resident_bytes, set_random_state
+from neuroexapt.resources import MemoryGauge, pick_device, random_state, resident_bytes, set_random_state
 from neuroexapt.train.checkpoint import check_fit, fill, load_grown, to_payload
-from neuroexapt.train.evaluate import evaluate
+from neuroexapt.train.evaluate import evaluate, sample_losses
 from neuroexapt.train.feed import PROBE_SIZE, Feed
 from neuroexapt.train.optimization import build_optimizer, learning_rate_at, set_learning_rate
 from neuroexapt.train.progress import Best, Progress
@@ -69,6 +69,7 @@ class Run:
         self.config, self.data, self.store, self.events = config, data, store, events
         self.device = pick_device(config.device)
         self.feed = Feed(data, config, self.device)
+        self.gauge = MemoryGauge(self.device)
         check_model(model, data)
         self._seed_model = copy.deepcopy(model)
         self.model = model.to(self.device)
@@ -77,6 +78,7 @@ class Run:
         self.best = Best()
         self._should_stop = should_stop
         self._began, self._seconds_before, self._flops = time.monotonic(), 0.0, 0
+        self._epoch_began = self._began
         self._num_steps, self._saved_epoch = 0, 0
         criterion = nn.CrossEntropyLoss(label_smoothing=config.train.label_smoothing)
         self._step = GuardedStep(
@@ -92,11 +94,15 @@ class Run:
             self.optimizer,
             self.feed.probe,
             config.morphogenesis,
+            validate=self._validation_losses,
             seed=config.seed,
             stateful=[self.progress, self._step],
+            epochs=config.train.epochs,
+            steps_per_epoch=self.feed.num_steps,
             evidence_batches=self.feed.evidence,
             sink=events,
             batch_size=config.train.batch_size,
+            num_validation=len(data.validation.labels),
             loss=criterion,
         )
         cost = self.engine.surgeon.graph.cost
@@ -117,29 +123,30 @@ class Run:
         """Whether it is time for a checkpoint; during a trial it has to wait."""
         since = self.progress.epoch - self._saved_epoch
         is_last = self.progress.epoch == self.config.train.epochs
-        return self.engine.arm == "main" and since > 0 and (since >= self.config.train.checkpoint_every or is_last)
+        is_between = self.engine.arm == "main" and not self.progress.step
+        return is_between and since > 0 and (since >= self.config.train.checkpoint_every or is_last)
 
     def train_epoch(self) -> None:
-        """Trains one epoch, validates, tells, and lets the engine conclude; ``progress`` then stands after it.
+        """Trains to the end of an epoch, validates, tells, and lets the engine conclude; ``progress`` stands after it.
 
-        A trial that runs out of memory or diverges is over, and the run goes on without its edit.
+        Where the engine goes back to the beginning of a trial it ends there: call it again. A trial that runs out of
+        memory or diverges is over, and the run goes on without its edit.
 
         Raises:
             Interrupted: The run was asked to stop.
             TrainingError: A fault that no retry mends.
         """
-        began, arm = time.monotonic(), self.engine.arm
+        if not self.progress.step:
+            self._epoch_began = time.monotonic()
         try:
-            train_loss = self._train_batches()
+            is_over = self._train_batches()
         except (NonFiniteLossError, OutOfMemoryError) as error:
-            if arm != "trial":
+            if self.engine.arm != "trial":
                 raise
             failure = str(error)
         else:
-            loss, accuracy = self.validate()
-            self.progress.load_state_dict(Progress(self.progress.epoch + 1, loss, accuracy).state_dict())
-            self._tell(arm, train_loss, time.monotonic() - began)
-            self.engine.conclude(loss)
+            if is_over:
+                self._end_epoch()
             return
         self.engine.abandon_trial(failure)  # after the handler, whose traceback holds tensors
 
@@ -222,22 +229,35 @@ class Run:
             self.best = Best.of("", self.progress)
             return self.model
 
-    def _train_batches(self) -> float:
-        """Returns the mean training loss of the batches that were applied."""
+    def _train_batches(self) -> bool:
+        """Trains on the rest of an epoch; returns whether it came to its end, or the engine went back on the way."""
         self.model.train()
-        total_loss, count, epoch = 0.0, 0, self.progress.epoch
-        for index, (inputs, labels) in enumerate(self.feed.training(epoch)):
-            position = epoch + (index + 1) / self.feed.num_steps
+        epoch, progress = self.progress.epoch, self.progress
+        for inputs, labels in self.feed.training(epoch, progress.step):
+            position = epoch + (progress.step + 1) / self.feed.num_steps
             set_learning_rate(self.optimizer, learning_rate_at(self.config.train, position))
             result = self._step(inputs, labels)
             self._num_steps += 1
             self._flops += 3 * len(labels) * self.engine.surgeon.graph.cost.flops_per_sample
+            progress.step += 1
+            here = progress.position
             if result.was_applied:
-                self.engine.after_step(result.loss)
-                total_loss, count = total_loss + result.loss * len(labels), count + len(labels)
+                progress.add_batch(result.loss, len(labels))
+                self.engine.after_step(result.loss, len(labels))
             if reason := self._should_stop():
                 raise Interrupted(f"{reason}: the run is saved up to its last checkpoint. Go on with --resume.")
-        return total_loss / max(count, 1)
+            if progress.position != here:
+                return False
+        return True
+
+    def _end_epoch(self) -> None:
+        arm, train_loss = self.engine.arm, self.progress.train_loss
+        self.progress.end_epoch(*self.validate())
+        self._tell(arm, train_loss, time.monotonic() - self._epoch_began)
+        self.engine.conclude(self.progress.validation_loss)
+
+    def _validation_losses(self) -> Tensor:
+        return sample_losses(self.model, self.feed.all_of(self.data.validation))
 
     def _tell_saved(self, name: str) -> None:
         is_best = self.best.checkpoint == name

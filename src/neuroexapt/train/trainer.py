@@ -139,7 +139,8 @@ class Trainer:
         """Trains to the end or to a budget; returns which it was."""
         epochs, limit = self.config.train.epochs, self.config.train.max_seconds
         while run.progress.epoch < epochs:
-            run.engine.consider(epochs_left=epochs - run.progress.epoch)
+            if not run.progress.step:
+                run.engine.consider()
             run.train_epoch()
             if run.is_due:
                 run.save()
@@ -148,10 +149,12 @@ class Trainer:
         return COMPLETED
 
     def _finish(self, run: Run, reason: str) -> RunResult:
+        run.engine.ledger.spend("training")
         model = run.chosen_model()
         cost = trace(model, run.feed.probe).cost
         loss, accuracy = run.measure(run.data.test, model, cost.flops_per_sample)
         history = run.engine.history
+        predicted = run.engine.surgeon.forecast(batch_size=self.config.train.batch_size).peak_bytes
         finished = RunFinished(
             reason=reason,
             chosen_epoch=run.best.epoch,
@@ -168,6 +171,10 @@ class Trainer:
             num_rolled_back=history.num_rolled_back,
             seconds=run.seconds,
             peak_memory_bytes=peak_resident_bytes(),
+            flops_by_purpose=dict(run.engine.ledger.flops),
+            seconds_by_purpose=dict(run.engine.ledger.seconds),
+            predicted_bytes=predicted,
+            measured_bytes=run.gauge.grown_bytes(),
         )
         self._events.send(finished)
         return RunResult(model, finished)
