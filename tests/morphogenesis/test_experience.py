@@ -73,6 +73,17 @@ def test_draws_have_the_mean_and_the_spread_of_the_posterior() -> None:
     assert float(((draws - belief.mean).abs() > reach).double().mean()) == pytest.approx(0.05, abs=0.011)
 
 
+def test_precisions_are_drawn_from_their_gamma_distribution() -> None:
+    fresh, prior = Experience(), Belief()
+    pairs = [
+        [fresh.sample("Widen", torch.Generator().manual_seed(seed), aversion) for aversion in (0.0, 1.0)]
+        for seed in range(2000)
+    ]
+    precisions = torch.tensor([1 / (plain - averse) ** 2 for plain, averse in pairs], dtype=torch.float64)
+    assert float(precisions.mean()) == pytest.approx(prior.shape / prior.scale, rel=0.06)
+    assert float(precisions.var()) == pytest.approx(prior.shape / prior.scale**2, rel=0.2)
+
+
 def test_draws_come_from_the_generator_alone() -> None:
     experience, state = learnt(GAINS), torch.get_rng_state()
     first, second = ([experience.sample("Widen", g) for _ in range(5)] for g in (torch.Generator(), torch.Generator()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -59,6 +60,10 @@ def test_a_scheduled_event_that_could_not_be_in_time_is_made_up_once() -> None:
     assert events(config(**settings, last_epoch=3.0)) == [1.0, 1.25]
 
 
+def test_before_the_first_event_there_is_nothing_to_cool_down_from() -> None:
+    assert events(config(triggers=("schedule",), schedule_epochs=(1.0, 2.0), cooldown_epochs=5.0)) == [1.0, 6.0]
+
+
 def test_events_of_other_triggers_before_it_do_not_use_up_a_schedule() -> None:
     settings = config(triggers=("interval", "schedule"), schedule_epochs=(5.0,), interval_epochs=3.0)
     assert events(settings) == [3.0, 5.0, 8.0]
@@ -89,7 +94,9 @@ def test_a_steadily_falling_curve_is_none(fall: float, noise: float) -> None:
 
 def test_a_rising_curve_and_one_that_falls_too_slowly_are_plateaus() -> None:
     assert share_of_plateaus(falling(-0.02, 0.01, 5)) == 1.0
-    assert share_of_plateaus(falling(0.004, 0.0001, 5)) == 1.0
+    slow = falling(0.004, 0.0001, 5)
+    assert share_of_plateaus(slow) == 1.0
+    assert share_of_plateaus([replace(now, strictness=2.0) for now in slow]) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_pairing_finds_a_gain_that_the_means_alone_would_not_show() -> None:
     verdict = judge(control, trial, 0.0, config(risk_aversion=3.0))
     assert verdict.accepted
     assert float(control.std()) / math.sqrt(500) > 5 * verdict.gain
+    assert verdict.high - verdict.low < 1e-12  # every loss is lower by the same fraction
     shuffled = judge(control, trial.flip(0), 0.0, config(risk_aversion=3.0))
     assert not shuffled.accepted
     assert shuffled.relative_gain == pytest.approx(verdict.relative_gain)
