@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.text import Text
 
@@ -81,10 +82,9 @@ def _measured(target: Path, found: Architecture, num_samples: int | None) -> tup
     notes = [] if data.fingerprint == found.fingerprint else ["the data have changed since this network was trained"]
     settings = replace(found.config.evidence, num_samples=num_samples or found.config.evidence.num_samples)
     device, seed = pick_device("auto"), found.config.seed
-    order = stream(seed, "evidence")  # of which the first ``num_samples`` are read
-    shuffled = batches(
-        data.train.images, data.train.labels, found.config.train.batch_size, data.normalise, device, order
-    )
+    images, labels = data.train.images, data.train.labels
+    order = torch.randperm(len(labels), generator=stream(seed, "evidence"))  # the first are read
+    shuffled = batches(images, labels, found.config.train.batch_size, data.normalise, device, order)
     return measure_evidence(found.model.to(device), shuffled, config=settings, seed=seed), notes
 
 

@@ -108,7 +108,7 @@ class MorphogenesisConfig:
     evidence_samples: Annotated[int, Field(ge=16)] = 256  # training samples that a score or a need may read
     # whether it stays
     trial_epochs: NonNegativeFloat = 1.0  # longest trial, and control beside it; 0: exact edits are applied untried
-    min_trial_steps: PositiveInt = 8  # an event waits until overhead_fraction pays for so many
+    min_trial_steps: PositiveInt = 32  # an event waits until overhead_fraction pays for so many
     min_gain: Fraction = 0.0  # least fall of the validation loss, as a fraction, after cost and risk
     cost_weight: NonNegativeFloat = 0.005  # fraction of the loss that a network e times as large has to be worth
     risk_aversion: NonNegativeFloat = 1.0  # standard errors that are taken off a gain before it is judged

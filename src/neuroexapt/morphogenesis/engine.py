@@ -24,6 +24,7 @@ from neuroexapt.errors import CheckpointError, SurgeryError, TrainingError
 from neuroexapt.events import EventSink, FanOut, MutationApplied, VerdictReached
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction
+from neuroexapt.morphogenesis.averaging import WeightAverage
 from neuroexapt.morphogenesis.budget import budget_of
 from neuroexapt.morphogenesis.checks import check_config, read_experience
 from neuroexapt.morphogenesis.experience import Experience
@@ -159,8 +160,10 @@ class Morphogenesis:
         trial = self._trial
         if trial is not None:
             trial.arm.add_step(loss.item() if isinstance(loss, Tensor) else loss, flops, seconds)
-            if self._validate is not None and trial.is_arm_over:
-                self._close_arm(trial, self._losses())
+            if self._validate is not None and trial.is_in_second_half:
+                trial.arm.average.add(self._model)
+                if trial.is_arm_over:
+                    self._close_arm(trial, self._losses(trial.arm, self._validate))
         elif self.config.schedule_epochs:
             self.consider(at_epoch_end=False)
 
@@ -289,9 +292,10 @@ class Morphogenesis:
             return 0.0  # not to be had for what is left; asked again when there is more
         return self._needs.highest(self.surgeon, self.history)
 
-    def _losses(self) -> Tensor:
-        assert self._validate is not None
-        losses = self._validate().detach()
+    def _losses(self, arm: Arm, validate: Callable[[], Tensor]) -> Tensor:
+        with arm.average.swapped_in(self._model):
+            losses = validate().detach().clone()
+        arm.average = WeightAverage()
         self._allowance.num_validation = losses.numel()
         self.ledger.spend("validation", losses.numel() * self._flops)
         return losses

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from neuroexapt.morphogenesis.averaging import WeightAverage
 from neuroexapt.morphogenesis.proposal import Proposal
 from neuroexapt.morphogenesis.snapshot import Snapshot
 
@@ -23,6 +24,7 @@ class Arm:
         epoch_losses: Validation losses of the epochs that ended in it.
         end: Steps of the run behind it when it ended.
         losses: On the validation split at its end: one per sample, or their mean.
+        average: Of the weights over its second half.
     """
 
     num_steps: int = 0
@@ -32,6 +34,7 @@ class Arm:
     epoch_losses: list[float | None] = field(default_factory=list)
     end: int = 0
     losses: Tensor | float = math.nan
+    average: WeightAverage = field(default_factory=WeightAverage)
 
     def add_step(self, loss: float, flops: int, seconds: float) -> None:
         """Counts one optimizer step."""
@@ -48,7 +51,9 @@ class Arm:
 
 @dataclass(slots=True)
 class Trial:
-    """One event under way. Memory: one snapshot, two while the control hands over, the patches, two rows of losses.
+    """One event under way.
+
+    Memory: one snapshot, two while the control hands over, one average, the patches, and two rows of losses.
 
     Attributes:
         proposal: What is tried.
@@ -72,6 +77,11 @@ class Trial:
     def arm(self) -> Arm:
         """The one that runs."""
         return self.control if self.trial is None else self.trial
+
+    @property
+    def is_in_second_half(self) -> bool:
+        """Whether the latest step belongs to what is averaged."""
+        return 2 * self.arm.num_steps > self.num_steps
 
     @property
     def is_arm_over(self) -> bool:

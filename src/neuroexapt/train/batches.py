@@ -14,8 +14,9 @@ def batches(
     size: int,
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
+    order: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (images float32 [n, C, H, W], labels int64 [n]) on ``device``, in order; one normalised batch at a time.
+    """Yields (images float32 [n, C, H, W], labels int64 [n]) on ``device``, one normalised batch at a time.
 
     Args:
         images: uint8 [N, C, H, W].
@@ -23,8 +24,10 @@ def batches(
         size: Samples per batch, as ``batch_slices`` takes it.
         normalise: uint8 -> float32.
         device: Where to put them.
+        order: Rows in the order in which they come, int64; all as they lie if not given.
     """
-    for part in batch_slices(len(labels), size):
+    rows = torch.arange(len(labels)) if order is None else order
+    for part in (rows[taken] for taken in batch_slices(len(rows), size)):
         yield normalise(images[part].to(device)), labels[part].to(device)
 
 

@@ -84,7 +84,7 @@ class Feed:
         size = self._evidence_samples // count
         order = torch.randperm(len(train.labels), generator=stream(self._seed, "evidence", epoch))
         chosen = order[: size * count]
-        return batches(train.images[chosen], train.labels[chosen], size, self._prepare, self._device)
+        return batches(train.images, train.labels, size, self._prepare, self._device, chosen)
 
     def _prepare(self, images: Tensor) -> Tensor:
         return self._data.normalise(images).contiguous(memory_format=self._format)
