@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from neuroexapt.errors import InputError
+from morphogenesis.made_up import config
+from neuroexapt.errors import ConfigError, InputError
+from neuroexapt.morphogenesis.checks import read_experience
 from neuroexapt.morphogenesis.experience import BEST, WORST, Belief, Experience
 
 GAINS = [0.02, -0.01, 0.05, 0.03, 0.0]
@@ -126,3 +129,30 @@ def test_experience_goes_to_json_and_back_and_goes_on_learning() -> None:
 def test_a_damaged_experience_is_refused_with_what_was_found(record: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Experience.from_json(record)
+
+
+def test_a_run_begins_with_the_experience_of_an_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "experience.json"
+    path.write_text(json.dumps(learnt(GAINS).to_json()), encoding="utf-8")
+    assert read_experience(config(experience=str(path))) == learnt(GAINS)
+    assert read_experience(config()) == Experience()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "FileNotFoundError"),
+        ("{", "JSONDecodeError"),
+        ("[]", "found a list"),
+        ('{"Widen": {"mean": 1}}', r"Widen: found the keys \['mean'\]"),
+        (" " * (2 << 20), "more than 1,048,576 bytes"),
+    ],
+)
+def test_a_file_that_holds_no_experience_is_an_error_that_names_it(
+    tmp_path: Path, text: str | None, message: str
+) -> None:
+    path = tmp_path / "experience.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"experience\.json: found no file of experience.*{message}"):
+        read_experience(config(experience=str(path)))
