@@ -9,7 +9,7 @@ from pathlib import Path
 
 from neuroexapt.analysis.scores import SCORES
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import ConfigError
+from neuroexapt.errors import ConfigError, InputError
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.policies import POLICIES
 from neuroexapt.morphogenesis.triggers import TRIGGERS
@@ -57,7 +57,7 @@ def read_experience(config: MorphogenesisConfig) -> Experience:
         if path.stat().st_size > MAX_EXPERIENCE_BYTES:
             raise ValueError(f"more than {MAX_EXPERIENCE_BYTES:,} bytes")
         return Experience.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, InputError) as error:
         raise ConfigError(
             f"morphogenesis.experience: {path}: found no file of experience ({type(error).__name__}: {error}), needed "
             "experience.json of an earlier run. Correct the path, or leave the setting out."

@@ -206,6 +206,7 @@ class Morphogenesis:
         else:
             logger.info("epoch %g: %s, but no candidate is admissible", self.history.position, firing.reason)
             self.history.last_event = self.history.position
+            self.history.num_empty += 1  # so that a schedule and a sequence go on
 
     def propose(self, mutation: Mutation) -> None:
         """Begins an event with an edit of the caller's choice, for example one that ``candidates`` never offers.

@@ -74,8 +74,9 @@ class Experience:
 
         Args:
             kind: Class name of the mutation.
-            net_gain: As in a verdict, a fraction of the loss; clipped to [``WORST``, ``BEST``].
-            weight: Of this outcome, > 0; 1 / k for each of k edits that were tried together.
+            net_gain: As in a verdict, a fraction of the loss; its k-th part for each of k edits that were tried
+                together. Clipped to [``WORST``, ``BEST``].
+            weight: Of this outcome, > 0; 1 / k for each of k such edits.
         """
         if math.isnan(net_gain) or net_gain == math.inf:
             return

@@ -26,6 +26,7 @@ class History:
         last_event: Position, in fractions of epochs, at which the latest event ended; 0 for none.
         num_accepted: Events whose edits were kept.
         num_rolled_back: Events whose edits were undone.
+        num_empty: Events that found no admissible candidate.
         bans: Places that are left alone for a while.
         edits_at: ``kind@place`` to the number of edits kept there.
         unscored_flops: FLOPs of training since candidates were last scored.
@@ -40,6 +41,7 @@ class History:
     last_event: float = 0.0
     num_accepted: int = 0
     num_rolled_back: int = 0
+    num_empty: int = 0
     bans: Bans = field(default_factory=Bans)
     edits_at: dict[str, int] = field(default_factory=dict)
     unscored_flops: int = 0
@@ -54,7 +56,7 @@ class History:
     @property
     def num_events(self) -> int:
         """Events that have ended."""
-        return self.num_accepted + self.num_rolled_back
+        return self.num_accepted + self.num_rolled_back + self.num_empty
 
     def add_epoch(self, loss: float | None) -> None:
         """Notes one more epoch and its validation loss, where it is known."""

@@ -133,7 +133,7 @@ class Proposal:
             if math.isfinite(verdict.gain):
                 history.learn(kind, self._first_order(assay), verdict.gain * share)
             if not math.isnan(verdict.net_gain):
-                experience.learn(kind, verdict.net_gain, share)
+                experience.learn(kind, verdict.net_gain * share, share)
             if verdict.accepted:
                 history.edits_at[assay.place] = history.edits_at.get(assay.place, 0) + 1
                 history.bans.succeed(assay.place)

@@ -22,7 +22,7 @@ class Context:
         history: What happened in this run.
         experience: What edits of each kind have been worth.
         generator: All randomness of the policy.
-        num_events: Events ended so far, kept or not.
+        num_events: Events ended so far: kept, rolled back, or without a candidate.
     """
 
     config: MorphogenesisConfig

@@ -20,7 +20,7 @@ class Moment:
         at_epoch_end: Whether an epoch has just ended; only then is the latest loss new.
         losses: Validation loss after each whole epoch, latest last; infinite where it was not a number.
         last_event: Position at which the latest event ended, 0 for none.
-        num_events: Events ended so far, kept or not.
+        num_events: Events ended so far: kept, rolled back, or without a candidate.
         highest_need: Returns the highest need for any kind that is on, a percentile in [0, 1]; measured when asked,
             for FLOPs.
         strictness: Of the trigger that is asked, 1 at first; ``why_now`` puts it in.

@@ -40,7 +40,7 @@ def why_now(
         return None
     for name in config.triggers:
         own = replace(moment, strictness=strictness.get(name, 1.0))
-        if moment.num_events and not moment.has_passed(config.cooldown_epochs * own.strictness):
+        if moment.last_event and not moment.has_passed(config.cooldown_epochs * own.strictness):
             continue
         if reason := TRIGGERS[name](own):
             return Firing(name, reason)

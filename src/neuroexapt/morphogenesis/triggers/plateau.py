@@ -15,8 +15,8 @@ def plateau(moment: Moment) -> str:
     """Fires at the end of an epoch unless the loss is shown to fall faster than ``plateau_min_slope`` / strictness.
 
     The loss falls if the upper end of the Theil-Sen interval of its slope, over the last ``plateau_epochs`` epoch ends
-    and as a fraction of their median, is below minus that. So a flat curve is told whatever its noise, and a falling
-    one of five epochs is left alone once it falls by about one standard deviation of its noise more than the least.
+    and as a fraction of their median, is below minus that. So a flat curve is told whatever its noise. One of five
+    epochs is left alone nine times in ten if it falls by the least and 1.5 standard deviations of its noise more.
     The epochs are those since the latest event: what was before it is another network's.
 
     A latest loss that is not finite is no fall; one that has become finite within the epochs is one.
