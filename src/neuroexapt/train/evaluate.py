@@ -28,7 +28,7 @@ def evaluate(
 
 
 @torch.no_grad()
-def sample_losses(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+def sample_losses(model: nn.Module, data: Iterable[tuple[Tensor, Tensor]], precision: Precision = "float32") -> Tensor:
     """Returns the cross-entropy of every sample ``[n]``, nats, in eval mode; the model's modes are put back."""
     with in_mode(model, training=False):
-        return torch.cat([F.cross_entropy(model(inputs).float(), labels, reduction="none") for inputs, labels in data])
+        return torch.cat([F.cross_entropy(forward_in(precision, model, x), y, reduction="none") for x, y in data])

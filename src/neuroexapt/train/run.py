@@ -260,7 +260,7 @@ class Run:
         self.engine.conclude(self.progress.validation_loss)
 
     def _validation_losses(self) -> Tensor:
-        return sample_losses(self.model, self.feed.all_of(self.data.validation))
+        return sample_losses(self.model, self.feed.all_of(self.data.validation), self.config.train.precision)
 
     def _tell_saved(self, name: str) -> None:
         is_best = self.best.checkpoint == name
