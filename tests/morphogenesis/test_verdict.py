@@ -116,7 +116,7 @@ def test_pairing_finds_a_gain_that_the_means_alone_would_not_show() -> None:
 def test_a_single_sample_or_a_mean_beside_a_tensor_has_no_interval() -> None:
     one, many = torch.tensor([1.0]), torch.tensor([1.0, 2.0, 3.0])
     for control, trial in ((one, one * 0.9), (torch.tensor(1.0), 0.9), (2.0, many * 0.9), (many, 1.8)):
-        verdict = judge(control, trial, 0.0, config(risk_aversion=5.0))
+        verdict = judge(control, trial, 0.0, config(risk_aversion=3.0))
         assert verdict.accepted
         assert verdict.low == verdict.high == pytest.approx(0.1)
 
