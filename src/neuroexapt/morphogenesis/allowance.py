@@ -58,13 +58,17 @@ class Allowance:
             return 0.0
         return self._fixed(flops) + self._least_steps(history) * self.step_flops(flops)
 
+    def spare(self, ledger: Ledger, history: History, flops: int) -> float:
+        """Returns what may be spent before a trial, so that the shortest one is still affordable."""
+        return self.left(ledger, history, flops) - self.least(history, flops)
+
     def admits(self, ledger: Ledger, history: History, flops: int) -> bool:
         """Whether the shortest trial is affordable and can end before the run does."""
         if not self._config.trial_epochs:
             return self.left(ledger, history, flops) >= 0
         if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
             return False
-        return self.left(ledger, history, flops) >= self.least(history, flops)
+        return self.spare(ledger, history, flops) >= 0
 
     def steps(
         self, ledger: Ledger, history: History, flops: int, flops_after: int, *, is_free: bool = False

@@ -27,6 +27,7 @@ class History:
         num_accepted: Events whose edits were kept.
         num_rolled_back: Events whose edits were undone.
         num_empty: Events that found no admissible candidate.
+        waits_until: Steps before which no event is thought of, because the latest thought cost too much.
         bans: Places that are left alone for a while.
         edits_at: ``kind@place`` to the number of edits kept there.
         unscored_flops: FLOPs of training since candidates were last scored.
@@ -42,6 +43,7 @@ class History:
     num_accepted: int = 0
     num_rolled_back: int = 0
     num_empty: int = 0
+    waits_until: int = 0
     bans: Bans = field(default_factory=Bans)
     edits_at: dict[str, int] = field(default_factory=dict)
     unscored_flops: int = 0
@@ -79,9 +81,8 @@ class History:
         """Returns everything as a JSON-ready dictionary."""
         return asdict(self) | {"bans": self.bans.to_json()}
 
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> History:
-        """Rebuilds what ``to_json`` returned, also that of an earlier version, which lacks some entries."""
-        known = {f.name for f in fields(History)} - {"bans"}
-        rest = {key: value for key, value in record.items() if key in known}
-        return History(**rest, bans=Bans.from_json(record.get("bans", {})))
+    def load(self, record: dict[str, Any]) -> None:
+        """Takes over what ``to_json`` returned, also that of an earlier version, which lacks some entries."""
+        for name in {f.name for f in fields(self)} & record.keys() - {"bans"}:
+            setattr(self, name, record[name])
+        self.bans = Bans.from_json(record.get("bans", {}))

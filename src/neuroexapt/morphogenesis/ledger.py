@@ -67,7 +67,7 @@ class Ledger:
         """Returns everything as a JSON-ready dictionary."""
         return {"flops": dict(self.flops), "seconds": dict(self.seconds)}
 
-    @staticmethod
-    def from_json(record: dict[str, Any]) -> Ledger:
-        """Rebuilds what ``to_json`` returned; the clock starts now."""
-        return Ledger(flops=_zeros() | record["flops"], seconds=_zeros() | record["seconds"])
+    def load(self, record: dict[str, Any]) -> None:
+        """Takes over what ``to_json`` returned; the clock starts now."""
+        self.flops, self.seconds = _zeros() | record["flops"], _zeros() | record["seconds"]
+        self._since = time.perf_counter()

@@ -23,12 +23,8 @@ class Needs:
         self, config: MorphogenesisConfig, batches: Batches | None, loss_function: LossFunction, ledger: Ledger
     ) -> None:
         self._config, self._batches, self._loss_function = config, batches, loss_function
-        self.ledger = ledger
+        self._ledger = ledger
         self._known: tuple[Any, BottleneckReport] | None = None
-
-    def expected_flops(self, surgeon: Surgeon) -> int:
-        """Returns what measuring will take, about."""
-        return PASSES * self._config.evidence_samples * surgeon.graph.cost.flops_per_sample
 
     def of(self, surgeon: Surgeon, mutation: Mutation, history: History) -> float:
         """Returns the percentile, in [0, 1], of the need that an edit answers where it acts; 1 where none is known."""
@@ -45,8 +41,13 @@ class Needs:
         ]
         return max(found, default=0.0)
 
-    def highest(self, surgeon: Surgeon, history: History) -> float:
-        """Returns the highest need that any of the kinds that are on could answer, as a percentile in [0, 1]."""
+    def highest(self, surgeon: Surgeon, history: History, max_flops: float) -> float:
+        """Returns the highest need that any of the kinds that are on could answer, as a percentile in [0, 1].
+
+        It is 0 where measuring would take more than ``max_flops``: asked again later, it may be affordable.
+        """
+        if PASSES * self._config.evidence_samples * surgeon.graph.cost.flops_per_sample > max_flops:
+            return 0.0
         candidates = surgeon.candidates(self._config.kinds, growth=self._config.widen_ratio)
         return max((self.of(surgeon, mutation, history) for mutation in candidates), default=0.0)
 
@@ -56,12 +57,12 @@ class Needs:
             return self._known[1]
         assert self._batches is not None
         config = EvidenceConfig(num_samples=self._config.evidence_samples, max_bytes_per_layer=self._config.score_bytes)
-        self.ledger.spend("needs")
+        self._ledger.spend("needs")
         with FlopCount() as count:
             evidence = measure_evidence(
                 surgeon.model, self._batches(history.epoch), self._loss_function, config, graph=surgeon.graph
             )
-        self.ledger.spend("needs", count.flops)
+        self._ledger.spend("needs", count.flops)
         self._known = moment, bottlenecks(evidence)
         return self._known[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 from neuroexapt.analysis.scores import SCORES
@@ -14,8 +15,9 @@ from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.ledger import Ledger
 from neuroexapt.morphogenesis.needs import Needs
 from neuroexapt.morphogenesis.policies import POLICIES, Context
-from neuroexapt.morphogenesis.proposal import Scoring
+from neuroexapt.morphogenesis.proposal import Proposal, Scoring
 from neuroexapt.morphogenesis.scoring import Effort, score_all
+from neuroexapt.morphogenesis.triggers import Firing
 from neuroexapt.resources import stream
 from neuroexapt.surgery import Mutation, Plan, Surgeon
 
@@ -38,7 +40,7 @@ class Proposer:
         needs: Needs,
         ledger: Ledger,
     ) -> None:
-        self._config, self._seed, self._needs, self.ledger = config, seed, needs, ledger
+        self._config, self._seed, self._needs, self._ledger = config, seed, needs, ledger
         self._evidence_batches, self._loss_function = evidence_batches, loss_function
         self.scoring = Scoring()
 
@@ -69,7 +71,7 @@ class Proposer:
                 logger.warning("candidate refused: %s", error)
                 continue
             admitted.append(replace(found, order=order))
-        self.ledger.spend("proposing")
+        self._ledger.spend("proposing")
         scored = self._scored(surgeon, admitted, history, max_flops)
         return POLICIES[config.policy](scored, self.context(history, experience))
 
@@ -82,6 +84,10 @@ class Proposer:
             generator=stream(self._seed, "policy", history.num_events),
             num_events=history.num_events,
         )
+
+    def proposal(self, firing: Firing, ranked: Sequence[Assay]) -> Proposal:
+        """Returns what to try of the candidates that were ranked last."""
+        return Proposal(firing, tuple(ranked), self._config.edits_per_event, scoring=self.scoring)
 
     def weigh(self, surgeon: Surgeon, mutation: Mutation, history: History) -> Assay:
         """Counts what one mutation would cost and scores it.
@@ -110,6 +116,6 @@ class Proposer:
             logger.log(logging.WARNING if is_asked_for else logging.INFO, "no candidate was scored: %s", scores.remark)
         else:
             history.unscored_flops = 0
-        self.ledger.spend("proposing", scores.flops)
+        self._ledger.spend("proposing", scores.flops)
         self.scoring = Scoring(config.score, scores.flops, effort.max_flops, scores.remark)
         return [replace(plain[i], evidence=scores.evidence.get(i)) for i in range(len(plain))]

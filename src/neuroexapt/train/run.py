@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 
-from torch import Tensor, nn
+from torch import nn
 
 from neuroexapt.config import GrowConfig, to_json
 from neuroexapt.errors import (
@@ -90,22 +90,7 @@ class Run:
             self._report_fault,
             config.train.precision,
         )
-        self.engine = Morphogenesis(
-            self.model,
-            self.optimizer,
-            self.feed.probe,
-            config.morphogenesis,
-            validate=self._validation_losses,
-            seed=config.seed,
-            stateful=[self.progress, self._step],
-            epochs=config.train.epochs,
-            steps_per_epoch=self.feed.num_steps,
-            evidence_batches=self.feed.evidence,
-            sink=events,
-            batch_size=config.train.batch_size,
-            num_validation=len(data.validation.labels),
-            loss=criterion,
-        )
+        self.engine = self._build_engine(criterion)
         cost = self.engine.surgeon.graph.cost
         self.num_parameters_start, self.flops_start = cost.num_parameters, cost.flops_per_sample
 
@@ -184,7 +169,7 @@ class Run:
         self.store.save(self.progress.epoch, to_payload(self.model, self.optimizer, state))
         self._saved_epoch = self.progress.epoch
         self.store.purge([self.best.checkpoint])
-        self._tell_saved(name)
+        self.events.send(saved_fact(self, name))
 
     def resume(self) -> None:
         """Goes back to the newest checkpoint that verifies; passes damaged ones over and says so.
@@ -215,7 +200,7 @@ class Run:
             raise CheckpointError(f"{path}: does not fit this run: {error}. Resume with its own seed model.") from error
         self._saved_epoch = self.progress.epoch
         self.events.rewind(num_events)
-        self._tell_saved(path.name)  # a kill may have come between the checkpoint and this line
+        self.events.send(saved_fact(self, path.name))  # a kill may have come between the checkpoint and this line
         for skipped_path, reason in skipped:
             self.events.send(CheckpointRejected(path=skipped_path.name, reason=reason))
         self.events.send(RunResumed(epoch=self.progress.epoch, path=path.name))
@@ -229,6 +214,25 @@ class Run:
             self.events.send(CheckpointRejected(path=self.best.checkpoint, reason=str(error)))
             self.best = Best.of("", self.progress)
             return self.model
+
+    def _build_engine(self, criterion: nn.Module) -> Morphogenesis:
+        config, validation = self.config, self.data.validation
+        return Morphogenesis(
+            self.model,
+            self.optimizer,
+            self.feed.probe,
+            config.morphogenesis,
+            validate=lambda: sample_losses(self.model, self.feed.all_of(validation), config.train.precision),
+            seed=config.seed,
+            stateful=[self.progress, self._step],
+            epochs=config.train.epochs,
+            steps_per_epoch=self.feed.num_steps,
+            evidence_batches=self.feed.evidence,
+            sink=self.events,
+            batch_size=config.train.batch_size,
+            num_validation=len(validation.labels),
+            loss=criterion,
+        )
 
     def _train_batches(self) -> bool:
         """Trains on the rest of an epoch; returns whether it came to its end, or the engine went back on the way."""
@@ -256,41 +260,39 @@ class Run:
     def _end_epoch(self) -> None:
         arm, train_loss = self.engine.arm, self.progress.train_loss
         self.progress.end_epoch(*self.validate())
-        self._tell(arm, train_loss, time.monotonic() - self._epoch_began)
+        self.events.send(epoch_fact(self, arm, train_loss, time.monotonic() - self._epoch_began))
         self.engine.conclude(self.progress.validation_loss)
-
-    def _validation_losses(self) -> Tensor:
-        return sample_losses(self.model, self.feed.all_of(self.data.validation), self.config.train.precision)
-
-    def _tell_saved(self, name: str) -> None:
-        is_best = self.best.checkpoint == name
-        self.events.send(CheckpointSaved(epoch=self.progress.epoch, path=name, is_best=is_best))
-
-    def _tell(self, arm: str, train_loss: float, seconds: float) -> None:
-        graph = self.engine.surgeon.graph
-        self.events.send(
-            EpochFinished(
-                epoch=self.progress.epoch,
-                arm=arm,
-                train_loss=train_loss,
-                validation_loss=self.progress.validation_loss,
-                validation_accuracy=self.progress.validation_accuracy,
-                num_parameters=graph.cost.num_parameters,
-                flops=graph.cost.flops_per_sample,
-                total_flops=self.total_flops,
-                seconds=seconds,
-                learning_rate=float(self.optimizer.param_groups[0]["lr"]),
-                widths={g.name: g.size for g in graph.groups if not g.pin_reason},
-                num_layers=sum(1 for m in self.model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))),
-                memory_bytes=resident_bytes(),
-            )
-        )
 
     def _report_fault(self, fault: str, action: str) -> None:
         logger.warning("epoch %d, step %d: %s; %s", self.progress.epoch + 1, self._num_steps, fault, action)
         self.events.send(
             BatchRecovered(epoch=self.progress.epoch + 1, step=self._num_steps, fault=fault, action=action)
         )
+
+
+def saved_fact(run: Run, name: str) -> CheckpointSaved:
+    """Returns what there is to tell of a checkpoint."""
+    return CheckpointSaved(epoch=run.progress.epoch, path=name, is_best=run.best.checkpoint == name)
+
+
+def epoch_fact(run: Run, arm: str, train_loss: float, seconds: float) -> EpochFinished:
+    """Returns what there is to tell of the epoch that has just ended."""
+    graph, progress = run.engine.surgeon.graph, run.progress
+    return EpochFinished(
+        epoch=progress.epoch,
+        arm=arm,
+        train_loss=train_loss,
+        validation_loss=progress.validation_loss,
+        validation_accuracy=progress.validation_accuracy,
+        num_parameters=graph.cost.num_parameters,
+        flops=graph.cost.flops_per_sample,
+        total_flops=run.total_flops,
+        seconds=seconds,
+        learning_rate=float(run.optimizer.param_groups[0]["lr"]),
+        widths={g.name: g.size for g in graph.groups if not g.pin_reason},
+        num_layers=sum(1 for m in run.model.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))),
+        memory_bytes=resident_bytes(),
+    )
 
 
 def check_model(model: nn.Module, data: Splits) -> None:
