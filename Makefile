@@ -5,6 +5,7 @@ STAMP := .venv/.installed
 TESTED := -n 2 --dist worksteal
 
 export MPLBACKEND := Agg
+unexport PYTHONDONTWRITEBYTECODE  # compiled tests are kept, also where the environment says otherwise
 
 .PHONY: demo test check format faults exports bench coverage clean
 

@@ -199,6 +199,9 @@ def fake_forward(
 ) -> Iterator[tuple[dict[str, Tensor], ExampleInputs]]:
     """Prepares everything for one fake run: yields the fakes and the fake inputs; see ``faked``."""
     mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake_args, fake_kwargs = tree_map(
+        lambda x: _fake_like(x, mode) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
+    )
     with (
         attention_freed(model),
         attributes_kept(model),
@@ -208,9 +211,6 @@ def fake_forward(
         _plain_paths(),
         mode,
     ):
-        fake_args, fake_kwargs = tree_map(
-            lambda x: _fake_like(x, mode) if isinstance(x, Tensor) else x, (inputs.args, inputs.kwargs)
-        )
         yield fakes, ExampleInputs(fake_args, fake_kwargs)
 
 

@@ -82,11 +82,17 @@ def generators_kept(seed: int | None = None) -> Iterator[Callable[[], bool]]:
         generators += list(torch.cuda.default_generators)
     before, python_before, numpy_before = _states(generators), random.getstate(), np.random.get_state()
     try:
+        started = before
         if seed is not None:
             for generator in generators:
                 generator.manual_seed(seed)
-        started = (_states(generators), random.getstate(), _numpy_state())
-        yield lambda: (_states(generators), random.getstate(), _numpy_state()) != started
+            started = _states(generators)
+
+        def drawn() -> bool:
+            now = (_states(generators), random.getstate(), _comparable(np.random.get_state()))
+            return now != (started, python_before, _comparable(numpy_before))
+
+        yield drawn
     finally:
         for generator, state in zip(generators, before, strict=True):
             generator.set_state(torch.frombuffer(bytearray(state), dtype=torch.uint8))
@@ -98,5 +104,5 @@ def _states(generators: list[torch.Generator]) -> list[bytes]:
     return [generator.get_state().numpy().tobytes() for generator in generators]
 
 
-def _numpy_state() -> tuple[Any, ...]:
-    return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in np.random.get_state())
+def _comparable(state: Any) -> tuple[Any, ...]:
+    return tuple(part.tobytes() if isinstance(part, np.ndarray) else part for part in state)

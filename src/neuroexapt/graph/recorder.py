@@ -12,15 +12,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from neuroexapt.graph.flops import operator_flops
 from neuroexapt.graph.rules import RULES, VIEW_RULES, base_name, rule_name
-from neuroexapt.graph.rules.stand_ins import run
+from neuroexapt.graph.rules.stand_ins import DEVICE, run
 from neuroexapt.graph.scalars import scalars
 from neuroexapt.graph.space import Space, pin, unify
 from neuroexapt.graph.tape import Operation, Tape
-from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, view_of
+from neuroexapt.graph.values import Call, Contraction, NotUnderstood, Role, Value, bind, fresh_dims, tensors_in, view_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +96,11 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Runs the operator on fakes, then its rule."""
         kwargs = kwargs or {}
+        if func is DEVICE:
+            return run(func, args, kwargs)
         arguments = self._before(func, args)
         result = run(func, args, kwargs)
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        outputs = tensors_in(result)
         if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
             self._count(func, args, kwargs, result, outputs)
             self._follow(func, bind(func, arguments, kwargs), outputs)
@@ -126,7 +127,7 @@ class Recorder(TorchDispatchMode):
 
     def _follow(self, func: torch._ops.OpOverload, arguments: dict[str, Any], outputs: list[Tensor]) -> None:
         operator = operator_name(func)
-        operands = [t for t in tree_leaves(list(arguments.values())) if isinstance(t, Tensor)]
+        operands = tensors_in(list(arguments.values()))
         for tensor in operands:
             name_read = self.value(tensor).parameter
             if name_read is not None:

@@ -14,18 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from neuroexapt.graph.attributes import AttributeEdit, attributes_set
 from neuroexapt.graph.expressions import Attribute
 from neuroexapt.graph.fakes import ExampleInputs, fake_forward
 from neuroexapt.graph.recorder import Footprint, ModuleCall, operator_name
 from neuroexapt.graph.resize import attribute_edits, new_shapes
-from neuroexapt.graph.rules.stand_ins import run
+from neuroexapt.graph.rules.stand_ins import DEVICE, run
 from neuroexapt.graph.scalars import ScaleChange, scalars, scale_ratio
 from neuroexapt.graph.sizes import resized
 from neuroexapt.graph.space import Space, resolve
-from neuroexapt.graph.values import Value, bind
+from neuroexapt.graph.values import Value, bind, tensors_in
 
 Shapes = list[tuple[int, ...]]
 _UNSTEADY = "aten.detach"  # fake tensors call it themselves whenever their cache misses; it changes no axis
@@ -33,7 +32,7 @@ _UNSTEADY = "aten.detach"  # fake tensors call it themselves whenever their cach
 
 def output_shapes(outputs: object) -> Shapes:
     """Returns the shapes of all tensors in a model's output."""
-    return [tuple(leaf.shape) for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+    return [tuple(tensor.shape) for tensor in tensors_in(outputs)]
 
 
 class _DifferentError(Exception):
@@ -57,7 +56,9 @@ class _Comparison(TorchDispatchMode):
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = run(func, args, kwargs or {})
-        outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        if func is DEVICE:
+            return result
+        outputs = tensors_in(result)
         if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
             self._compare(func, bind(func, args, kwargs or {}), outputs)
         return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,14 +33,16 @@ class ScaleChange:
 
 def scalars(function: torch._ops.OpOverload, arguments: Mapping[str, Any]) -> dict[str, float]:
     """Returns the numbers among an operator's arguments; attention's default scale is 1 / sqrt(head size)."""
-    found = {}
-    for argument in function._schema.arguments:
-        value = arguments[argument.name]
-        if type(value) in (int, float) and str(argument.type) in _KINDS:
-            found[argument.name] = float(value)
+    found = {name: float(arguments[name]) for name in _numeric(function) if type(arguments[name]) in (int, float)}
     if _ATTENTION in function._schema.name and arguments.get("scale") is None:
         found["scale"] = float(arguments["query"].shape[-1]) ** -0.5
     return found
+
+
+@cache  # as many as there are operators
+def _numeric(function: torch._ops.OpOverload) -> tuple[str, ...]:
+    """Returns the arguments of an operator that numbers go through."""
+    return tuple(argument.name for argument in function._schema.arguments if str(argument.type) in _KINDS)
 
 
 def scale_ratio(operator: str, before: Mapping[str, float], after: Mapping[str, float]) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -109,8 +110,7 @@ class Call:
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensor arguments, in the schema's order, ``out=`` ones left away."""
-        kept = [value for name, value in self.arguments.items() if name != "out"]
-        return [leaf for leaf in tree_leaves(kept) if isinstance(leaf, Tensor)]
+        return tensors_in([value for name, value in self.arguments.items() if name != "out"])
 
     def value(self, tensor: Tensor) -> Value:
         """Returns what is known of a tensor argument."""
@@ -197,17 +197,22 @@ def fresh_dims(tensor: Tensor, reason: str | None = None) -> tuple[Space, ...]:
     return tuple(fresh(int(size), reason) for size in tensor.shape)
 
 
+def tensors_in(tree: Any) -> list[Tensor]:
+    """Returns all tensors in nested containers, in order."""
+    return [tree] if isinstance(tree, Tensor) else [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
 def bind(function: torch._ops.OpOverload, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Returns all arguments of an operator by the names of its schema, defaults filled in."""
-    bound: dict[str, Any] = {}
-    for index, argument in enumerate(function._schema.arguments):
-        if index < len(args):
-            bound[argument.name] = args[index]
-        elif argument.name in kwargs:
-            bound[argument.name] = kwargs[argument.name]
-        else:
-            bound[argument.name] = argument.default_value if argument.has_default_value() else None
+    bound = {**_defaults(function), **kwargs}
+    bound.update(zip(bound, args, strict=False))
     return bound
+
+
+@cache  # as many as there are operators
+def _defaults(function: torch._ops.OpOverload) -> dict[str, Any]:
+    """Returns every argument of an operator, in order, with its default or ``None``."""
+    return {a.name: a.default_value if a.has_default_value() else None for a in function._schema.arguments}
 
 
 def view_of(value: Value, dims: Sequence[Space], sources: Sequence[frozenset[int]]) -> Value:
