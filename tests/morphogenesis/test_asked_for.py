@@ -25,7 +25,7 @@ def engine(sink: Record | None = None) -> Morphogenesis:
     torch.manual_seed(1)
     layers = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    settings = MorphogenesisConfig(first_epoch=1000)
+    settings = MorphogenesisConfig(first_epoch=1000.0, trial_epochs=1.0)
     return Morphogenesis(model, SGD(model.parameters(), lr=0.1, momentum=0.9), INPUTS, settings, sink=sink or FanOut())
 
 

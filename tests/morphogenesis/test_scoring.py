@@ -259,7 +259,14 @@ def test_below_eight_samples_nothing_is_scored_and_the_remark_says_so(one: Surge
 def engine(sink: Record) -> Morphogenesis:
     torch.manual_seed(1)
     model = Net().train()
-    config = MorphogenesisConfig(first_epoch=1, interval_epochs=1, policy="evidence", kinds=("Widen",))
+    config = MorphogenesisConfig(
+        first_epoch=1.0,
+        interval_epochs=1.0,
+        policy="greedy",
+        kinds=("Widen",),
+        trial_epochs=1.0,
+        overhead_fraction=None,
+    )
     return Morphogenesis(
         model,
         SGD(model.parameters(), lr=0.05),
@@ -279,7 +286,7 @@ def test_an_event_tells_what_scoring_took_and_was_allowed(num_steps: int) -> Non
     for _ in range(num_steps):
         of.after_step(0.5)
     of.conclude(0.5)
-    assert of.history.training_flops == 3 * num_steps * 12 * flops
+    assert of.history.unscored_flops == 3 * num_steps * 12 * flops
     of.consider()
     proposal = told.events[0]
     assert isinstance(proposal, ProposalMade)
@@ -288,4 +295,4 @@ def test_an_event_tells_what_scoring_took_and_was_allowed(num_steps: int) -> Non
     assert of.flops_spent == proposal.score_flops
     assert (proposal.num_samples >= 8) == (proposal.score_flops > 0) == (not proposal.score_remark) == (num_steps > 2)
     assert proposal.score == "residual"
-    assert of.history.training_flops == 0
+    assert of.history.unscored_flops == (0 if num_steps > 2 else 3 * num_steps * 12 * flops)  # else carried over

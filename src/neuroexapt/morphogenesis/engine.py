@@ -161,7 +161,7 @@ class Morphogenesis:
         self.history.num_steps += 1
         self.history.unscored_flops += flops
         if self.arm != "main":
-            self._trials.after_step(float(loss), flops, seconds)
+            self._trials.after_step(loss.item() if isinstance(loss, Tensor) else loss, flops, seconds)
         elif self.config.schedule_epochs:
             self.consider(at_epoch_end=False)
 
