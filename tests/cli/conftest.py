@@ -13,6 +13,7 @@ import pytest
 from neuroexapt.cli.main import main
 
 TINY = ("--model", "mlp", "--limit", "300", "--epochs", "4")
+ONE_TRIAL = ("--max-events", "1", "--set", "morphogenesis.overhead_fraction=null", "--set", "train.batch_size=8")
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small run that grew and finished; look, but change nothing."""
     run_dir = tmp_path_factory.mktemp("cli") / "finished"
-    assert main(["grow", "--out", str(run_dir), *TINY, "--max-events", "1"]) == 0
+    assert main(["grow", "--out", str(run_dir), *TINY, *ONE_TRIAL]) == 0
     return run_dir
 
 

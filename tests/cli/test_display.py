@@ -37,7 +37,7 @@ PROPOSAL = ProposalMade(
     epoch=6,
     trigger="every 3 epochs",
     policy="evidence",
-    mutation=MUTATION,
+    mutations=[MUTATION],
     description="widen stages.0.0.conv1 8 -> 12 channels",
     predicted_gain=0.021,
     evidence=1e-3,
@@ -99,7 +99,7 @@ def verdict(accepted: bool) -> VerdictReached:
     return VerdictReached(
         epoch=7,
         accepted=accepted,
-        mutation=MUTATION,
+        mutations=[MUTATION],
         description=PROPOSAL.description,
         predicted_gain=0.021,
         measured_gain=0.447 - trial_loss,

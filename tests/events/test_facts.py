@@ -14,6 +14,7 @@ SAMPLES = {
     str: 'a "quoted" → line\nand another',
     bool: True,
     dict[str, int]: {"stem.0": 8, "блок": 3},
+    dict[str, float]: {"interval": 1.35, "plateau": 1 / 3},
     dict[str, str]: {"torch": "2.10"},
     dict[str, typing.Any]: {"kind": "Widen", "units": 3, "deep": {"a": [1, None, 2.5]}},
     list[dict[str, typing.Any]]: [{"description": "x", "score": 1e-12}, {}],

@@ -10,6 +10,7 @@ from typing import Any
 
 from neuroexapt.cli.arguments import number, whole_number
 from neuroexapt.config import GrowConfig
+from neuroexapt.morphogenesis import POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,8 @@ FLAGS = (
     Flag("--epochs", "train.epochs", whole_number, "passes over the training data"),
     Flag("--batch-size", "train.batch_size", whole_number, "images per update"),
     Flag("--learning-rate", "train.learning_rate", number, "the peak, after warm-up"),
-    Flag("--policy", "morphogenesis.policy", str, 'where to grow: "uniform" (every place in turn) or "evidence"'),
-    Flag("--max-events", "morphogenesis.max_events", whole_number, "accepted edits at most; 0 never grows"),
+    Flag("--policy", "morphogenesis.policy", str, f"which edits are tried first: {', '.join(POLICIES)}"),
+    Flag("--max-events", "morphogenesis.max_events", whole_number, "events with edits kept, at most; 0 never grows"),
     Flag(
         "--max-parameter-ratio",
         "morphogenesis.max_parameter_ratio",

@@ -18,7 +18,6 @@ from rich.console import Console
 from torch import nn
 
 from neuroexapt.analysis.estimators import ESTIMATORS
-from neuroexapt.analysis.scores import SCORES
 from neuroexapt.cli.arguments import warn
 from neuroexapt.cli.display import Display
 from neuroexapt.cli.flags import ALLOWED_WITH_RESUME, add_flags, given, settings
@@ -36,9 +35,9 @@ from neuroexapt.data.splits import DataSplits
 from neuroexapt.errors import ConfigError, InputError, NeuroExaptError, TrainingError
 from neuroexapt.events import Event
 from neuroexapt.models import build_model
+from neuroexapt.morphogenesis.checks import check_config, read_experience
 from neuroexapt.report import JournalWriter, write_report
 from neuroexapt.resources import pick_device
-from neuroexapt.surgery import MUTATIONS
 from neuroexapt.train import Trainer, check_model
 
 DONE, STOPPED = 0, 3
@@ -173,19 +172,16 @@ def _check_names(config: GrowConfig) -> None:
     """Checks the names that the configuration itself cannot know, before anything is loaded or written.
 
     Raises:
-        InputError: There is no such device, mutation kind, score or estimator.
+        InputError: There is no such device, estimator, mutation kind, trigger, policy, score or file of experience.
     """
     pick_device(config.device)
-    for setting, names, known in (
-        ("morphogenesis.kinds", config.morphogenesis.kinds, MUTATIONS),
-        ("morphogenesis.score", (config.morphogenesis.score,), SCORES),
-        ("evidence.estimators", config.evidence.estimators or (), ESTIMATORS),
-    ):
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"Did you mean {near[0]}?" if near else "Correct the name."
-                raise ConfigError(f"{setting}: found {name!r}, needed some of {', '.join(known)}. {hint}")
+    check_config(config.morphogenesis, has_evidence=True)
+    read_experience(config.morphogenesis)
+    for name in config.evidence.estimators or ():
+        if name not in ESTIMATORS:
+            near = difflib.get_close_matches(name, ESTIMATORS, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "Correct the name."
+            raise ConfigError(f"evidence.estimators: found {name!r}, needed some of {', '.join(ESTIMATORS)}. {hint}")
 
 
 @contextmanager
