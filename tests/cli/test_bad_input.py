@@ -228,7 +228,10 @@ def test_resuming_with_a_damaged_config_is_refused(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["inspect", "nothing"], "nothing: found no such folder, needed a run, a checkpoint, resnet, convnet, mlp or package"),
+        (
+            ["inspect", "nothing"],
+            "nothing: found no such folder, needed a run, a checkpoint, resnet, convnet, mlp or package",
+        ),
         (["inspect", "."], "found neither checkpoints nor a MANIFEST.json"),
         (["inspect", "mlp", "--input", "3x0x3"], "--input: found '3x0x3', needed channels x height x width"),
         (["inspect", "mlp", "--input", "3x99999x99999"], "needed at most 16,777,216 values in one image"),
