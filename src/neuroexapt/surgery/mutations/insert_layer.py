@@ -17,6 +17,7 @@ from neuroexapt.surgery.plan import GraftEdit, Plan
 from neuroexapt.surgery.writing.graft import is_piece_path
 
 LayerKind = Literal["dense", "separable"]
+Start = Literal["identity", "residual"]
 
 _IDEMPOTENT = ("aten.relu",)
 
@@ -25,19 +26,22 @@ _IDEMPOTENT = ("aten.relu",)
 class InsertLayer(Mutation):
     """Inserts a convolution, a depthwise-separable convolution or a linear layer behind a module.
 
-    Behind a ReLU the layer starts as the identity followed by a ReLU, which changes nothing because ReLU is idempotent
-    (Chen et al. 2016, Net2Net, "deeper"); elsewhere as ``x + scale * relu(layer(x))`` with ``scale = 0``
-    (Bachlechner et al. 2021, ReZero, eq. 2, one scale a channel).
+    It starts as ``x + scale * relu(layer(x))`` with ``scale = 0`` (Bachlechner et al. 2021, ReZero, eq. 2, one scale a
+    channel), or behind a ReLU as the identity followed by a ReLU, which changes nothing because ReLU is idempotent
+    (Chen et al. 2016, Net2Net, "deeper"). Candidates are residual: all of the signal goes through an identity, which
+    training at the network's own rate pulls about.
 
     Attributes:
         site: Path of the module; it must run once per forward and return one tensor.
         kernel_size: Extent of an inserted convolution, odd; a linear layer has none and needs 1.
         layer: ``dense``, or ``separable`` for a depthwise convolution and a 1x1 convolution (Chollet 2017, Xception).
+        start: ``residual``, or ``identity``, which is residual where the site is not a ReLU.
     """
 
     site: str
     kernel_size: int = 3
     layer: LayerKind = "dense"
+    start: Start = "identity"
 
     def __post_init__(self) -> None:
         size = self.kernel_size
@@ -45,6 +49,8 @@ class InsertLayer(Mutation):
             raise ValueError(f"needs site: str and an odd kernel_size >= 1, found {self.site!r} and {size!r}")
         if self.layer not in get_args(LayerKind):
             raise ValueError(f"needs layer: one of {', '.join(get_args(LayerKind))}, found {self.layer!r}")
+        if self.start not in get_args(Start):
+            raise ValueError(f"needs start: one of {', '.join(get_args(Start))}, found {self.start!r}")
 
     @classmethod
     def candidates(cls, graph: ModelGraph, *, growth: float) -> Iterable[Self]:
@@ -54,7 +60,8 @@ class InsertLayer(Mutation):
         """
         of_maps: LayerKind = "separable" if _has_depthwise(graph) else "dense"
         for call in ends_of_chains(graph):
-            yield cls(site=call.path, kernel_size=3 if is_map(call) else 1, layer=of_maps if is_map(call) else "dense")
+            size, layer = (3, of_maps) if is_map(call) else (1, "dense")
+            yield cls(site=call.path, kernel_size=size, layer=layer, start="residual")
 
     def plan(self, graph: ModelGraph, generator: torch.Generator) -> Plan:
         """Hangs one piece behind the site."""
@@ -69,7 +76,8 @@ class InsertLayer(Mutation):
             raise SurgeryError(
                 f"{self.site}: a linear layer has no kernel; found {self.kernel_size}, needed 1. Give kernel_size=1."
             )
-        arguments: dict[str, int | bool] = {"channels": num_channels(call), "as_identity": call.producer in _IDEMPOTENT}
+        as_identity = self.start == "identity" and call.producer in _IDEMPOTENT
+        arguments: dict[str, int | bool] = {"channels": num_channels(call), "as_identity": as_identity}
         if is_convolution:
             arguments["kernel_size"] = self.kernel_size
         on_maps = "InsertedSeparable" if self.layer == "separable" else "InsertedConv"
