@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts.experiment import objective
 from contracts.networks import NETWORKS, batch, build
 from neuroexapt.graph import trace
-from neuroexapt.surgery import MUTATIONS, Mutation, candidates
+from neuroexapt.surgery import MUTATIONS, InsertLayer, Mutation, candidates
+
+
+WITH_IDENTITIES = ("conv_bn", "mlp")  # where an inserted layer is tried as an identity behind a ReLU, too
 
 
 def _cases(name: str) -> list[tuple[str, Mutation]]:
@@ -13,6 +18,8 @@ def _cases(name: str) -> list[tuple[str, Mutation]]:
     found = candidates(trace(build(name), batch(), objective))
     by_kind = {kind: [m for m in found if type(m).__name__ == kind] for kind in MUTATIONS}
     kept = [m for kind, of_kind in by_kind.items() for m in (of_kind if kind == "Widen" else of_kind[-1:])]
+    if name in WITH_IDENTITIES:
+        kept += [replace(m, start="identity") for m in found if isinstance(m, InsertLayer)][:1]
     return [(name, mutation) for mutation in kept]
 
 
