@@ -9,7 +9,6 @@ from contracts.networks import NETWORKS, batch, build
 from neuroexapt.graph import trace
 from neuroexapt.surgery import MUTATIONS, InsertLayer, Mutation, candidates
 
-
 WITH_IDENTITIES = ("conv_bn", "mlp")  # where an inserted layer is tried as an identity behind a ReLU, too
 
 
