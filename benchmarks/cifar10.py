@@ -1,6 +1,6 @@
 """A profile of ``configs/`` on all of CIFAR-10, beside the same network never grown for the same FLOPs.
 
-``python benchmarks/cifar10.py cpu-15gb`` runs ``neuroexapt grow --config configs/cpu-15gb.yaml`` in a process of its own
+``python benchmarks/cifar10.py cpu-15gb`` runs ``neuroexapt grow --config configs/cpu-15gb.yaml`` in its own process
 (finished runs are read, not repeated; interrupted ones go on), then the baseline: ``max_events`` 0, as many epochs, and
 as many images in each as make the total FLOPs equal. The data are two Parquet files in ``$NEUROEXAPT_DATA/cifar10``
 (``../shared/data`` by default). Journals, figures and a page go to ``benchmarks/results/``.
@@ -92,7 +92,11 @@ def page(name: str, runs: dict[str, dict[str, Any]]) -> list[str]:
 
 def curve(events: list[Event]) -> list[str]:
     """Validation accuracy epoch by epoch, of the arm that stayed."""
-    lines = ["", "| epoch | stage or arm | learning rate | validation % | parameters | seconds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "",
+        "| epoch | stage or arm | learning rate | validation % | parameters | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     lines += [
         f"| {e.epoch} | {e.arm} | {e.learning_rate:.4f} | {100 * e.validation_accuracy:.2f} | {e.num_parameters:,} "
         f"| {e.seconds:.0f} |"
