@@ -63,12 +63,12 @@ class Allowance:
         return self.left(ledger, history, flops) - self.least(history, flops)
 
     def admits(self, ledger: Ledger, history: History, flops: int) -> bool:
-        """Whether the shortest trial is affordable and can end before the run does."""
+        """Whether the shortest trial of what the latest event had to wait for is affordable, and can still end."""
         if not self._config.trial_epochs:
             return self.left(ledger, history, flops) >= 0
         if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
             return False
-        return self.spare(ledger, history, flops) >= 0
+        return self.left(ledger, history, flops) >= self.least(history, max(flops, history.waits_for))
 
     def steps(
         self, ledger: Ledger, history: History, flops: int, flops_after: int, *, is_free: bool = False

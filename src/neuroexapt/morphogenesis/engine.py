@@ -184,8 +184,7 @@ class Morphogenesis:
     def consider(self, *, at_epoch_end: bool = True) -> None:
         """Begins an event if a trigger fires and the allowance and the budget admit it."""
         history = self.history
-        is_waiting = self.arm != "main" or history.num_steps < history.waits_until
-        if is_waiting or not self._allowance.admits(self.ledger, history, self._flops):
+        if self.arm != "main" or not self._allowance.admits(self.ledger, history, self._flops):
             return
         firing = why_now(
             self._moment(at_epoch_end),

@@ -27,7 +27,7 @@ class History:
         num_accepted: Events whose edits were kept.
         num_rolled_back: Events whose edits were undone.
         num_empty: Events that found no admissible candidate.
-        waits_until: Steps before which no event is thought of, because the latest thought cost too much.
+        waits_for: Forward FLOPs per sample with the cheapest edit, where that cost too much; 0 where none did.
         bans: Places that are left alone for a while.
         edits_at: ``kind@place`` to the number of edits kept there.
         unscored_flops: FLOPs of training since candidates were last scored.
@@ -43,7 +43,7 @@ class History:
     num_accepted: int = 0
     num_rolled_back: int = 0
     num_empty: int = 0
-    waits_until: int = 0
+    waits_for: int = 0
     bans: Bans = field(default_factory=Bans)
     edits_at: dict[str, int] = field(default_factory=dict)
     unscored_flops: int = 0

@@ -28,8 +28,6 @@ from neuroexapt.surgery import Surgeon
 
 logger = logging.getLogger(__name__)
 
-WAITS = 4  # times in an epoch that an event which costs too much is thought of again
-
 ArmName = Literal["main", "control", "trial"]
 Validate = Callable[[], Tensor]  # -> loss of every validation sample [n]
 
@@ -85,6 +83,7 @@ class Trials:
         if steps is None:
             logger.info("epoch %g: %s, but it costs too much now", self._history.position, proposal.firing.reason)
             return
+        self._history.waits_for = 0
         proposal.step_length = float(self._optimizer.param_groups[0]["lr"]) * steps
         self._sink.send(proposal.event(context, steps))
         self._current = Trial(proposal, steps, self._snapshot(), self._history.num_steps)
@@ -122,15 +121,24 @@ class Trials:
         return Snapshot(self._model, self._optimizer, self._stateful)
 
     def _affordable_steps(self, proposal: Proposal) -> int | None:
-        """Returns the length of the trial; of fewer edits, best first, where one of all of them costs too much."""
+        """Returns the length of the trial, of as many edits as are affordable together, else of the best one that is.
+
+        Where none is, ``waits_for`` says what the cheapest would cost.
+        """
         flops, is_free = self.surgeon.graph.cost.flops_per_sample, not proposal.firing.trigger
+
+        def steps_with(added: int) -> int | None:
+            return self._allowance.steps(self._ledger, self._history, flops, flops + added, is_free=is_free)
+
         for count in range(len(proposal.chosen), 0, -1):
             proposal.num_edits = count
-            after = flops + proposal.flop_delta
-            steps = self._allowance.steps(self._ledger, self._history, flops, after, is_free=is_free)
-            if steps is not None:
+            if (steps := steps_with(proposal.flop_delta)) is not None:
                 return steps
-        self._history.waits_until = self._history.num_steps + max(self._history.steps_per_epoch // WAITS, 1)
+        for number, assay in enumerate(proposal.ranked):
+            if (steps := steps_with(assay.flop_delta)) is not None:
+                proposal.ranked = proposal.ranked[number:]
+                return steps
+        self._history.waits_for = flops + min(assay.flop_delta for assay in proposal.ranked)
         return None
 
     def _losses(self, arm: Arm, validate: Validate) -> Tensor:
