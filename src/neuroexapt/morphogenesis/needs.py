@@ -12,6 +12,7 @@ from neuroexapt.morphogenesis.assay import Batches, LossFunction
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.ledger import Ledger
 from neuroexapt.surgery import Mutation, Surgeon
+from neuroexapt.surgery.places.sites import channel_axis
 
 PASSES = 3  # forwards that a sample's evidence takes, backward included; the estimators' arithmetic is small beside it
 
@@ -68,6 +69,10 @@ class Needs:
 
 
 def layers_at(graph: ModelGraph, place: str) -> set[str]:
-    """Returns the paths of the layers that an edit at a place changes: those that make an axis, or a module itself."""
-    group = next((group for group in graph.groups if group.name == place), None)
-    return {place, *(group.producers if group is not None else ())}
+    """Returns the paths of the layers that an edit at a place acts on.
+
+    The place itself where it is a layer; of an axis those that make it; of any other module those that make its output.
+    """
+    axes = [channel_axis(call) for call in graph.calls if call.path == place]
+    made = [group for group in graph.groups if group.name == place or any(group.leaf is axis for axis in axes)]
+    return {place, *(path for group in made for path in group.producers)}
