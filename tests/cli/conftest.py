@@ -13,7 +13,7 @@ import pytest
 from neuroexapt.cli.main import main
 
 TINY = ("--model", "mlp", "--limit", "300", "--epochs", "4")
-ONE_TRIAL = ("--max-events", "1", "--set", "morphogenesis.overhead_fraction=null", "--set", "train.batch_size=8")
+ONE_TRIAL = ("--max-events", "1", "--set", "morphogenesis.overhead_fraction=null")
 
 
 @dataclass(frozen=True)

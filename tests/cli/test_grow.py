@@ -16,6 +16,7 @@ from cli.conftest import TINY
 from cli.images import png, write_parquet
 from neuroexapt.cli.flags import FLAGS
 from neuroexapt.cli.main import build_parser, main
+from neuroexapt.cli.run_folder import write_experience
 from neuroexapt.config import GrowConfig, to_json
 from neuroexapt.errors import CheckpointError
 from neuroexapt.events import EpochFinished, RunFinished, RunResumed, RunStarted, VerdictReached
@@ -36,6 +37,7 @@ def test_a_run_leaves_all_that_a_reader_needs(finished_run):
         "config.json",
         "journal.jsonl",
         "checkpoints",
+        "experience.json",
         "report.html",
         "plots",
     }
@@ -44,6 +46,22 @@ def test_a_run_leaves_all_that_a_reader_needs(finished_run):
     assert len(told(finished_run, VerdictReached)) >= 1
     assert settings_of(finished_run)["train"]["epochs"] == 4
     assert CheckpointStore(finished_run / "checkpoints").newest().payload.state["progress"]["epoch"] == 4
+
+
+def test_a_run_may_begin_with_what_an_earlier_one_has_learnt(call, finished_run, tmp_path):
+    earlier = finished_run / "experience.json"
+    learnt = json.loads(earlier.read_text())
+    assert sum(belief["count"] for belief in learnt.values()) >= 1
+    answer = call(
+        "grow", "--out", tmp_path / "run", *TINY, "--epochs", "1", "--set", f"morphogenesis.experience={earlier}"
+    )
+    assert answer.code == 0, answer.err
+    assert json.loads((tmp_path / "run" / "experience.json").read_text()) == learnt
+
+
+def test_an_experience_that_cannot_be_written_does_not_spoil_the_run(tmp_path, capsys):
+    write_experience(tmp_path / "taken away", {})
+    assert "experience.json could not be written: No such file or directory. The run's" in capsys.readouterr().err
 
 
 def test_the_config_is_there_before_the_first_line_of_the_journal(finished_run):

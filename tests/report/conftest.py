@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,65 @@ class MadeUpRun:
         if gain <= 0:
             self.num_parameters, self.flops, self.widths = before
 
+    def step_counted(self, position: float, gain: float, *, num_edits: int = 1, steps: int = 12) -> None:
+        """Tells an event whose arms are shorter than an epoch: no epoch is told for either."""
+        mutations = [{"kind": "Widen", "axis": name} for name in list(self.widths)[:num_edits]]
+        what = [f"widen {name}" for name in list(self.widths)[:num_edits]]
+        self.events.append(
+            ProposalMade(
+                epoch=int(position),
+                position=position,
+                trigger="every 3 epochs",
+                policy="thompson",
+                mutations=mutations,
+                description="; ".join(what),
+                trial_steps=steps,
+                strictness={"interval": 1.35},
+                predicted_gain=0.0,
+                evidence=0.0,
+                evidence_spread=0.0,
+                num_samples=0,
+                added_flops=1000 * num_edits,
+                uniform_choice=what[0],
+                num_candidates=14,
+                runners_up=[],
+            )
+        )
+        for mutation, description in zip(mutations, what, strict=True):
+            self.events.append(
+                MutationApplied(
+                    epoch=int(position),
+                    mutation=mutation,
+                    description=description,
+                    output_change=0.0,
+                    parameter_delta=100,
+                    flop_delta=1000,
+                    seconds=0.01,
+                )
+            )
+        self.total_flops += 3_000_000_000
+        self.events.append(
+            VerdictReached(
+                epoch=int(position),
+                position=position + 0.25,
+                accepted=gain > 0,
+                mutations=mutations,
+                description="; ".join(what),
+                predicted_gain=0.0,
+                measured_gain=gain,
+                relative_gain=gain / 0.5,
+                low=gain / 0.5 - 0.01,
+                high=gain / 0.5 + 0.01,
+                needed=0.0,
+                cost=0.02,
+                control_loss=0.5,
+                trial_loss=0.5 - gain,
+                trial_steps=steps,
+                discarded_flops=2_000_000_000,
+                reason="a gain",
+            )
+        )
+
     def verdict(
         self,
         epoch: int,
@@ -137,6 +197,7 @@ class MadeUpRun:
                 relative_gain=measured / control.validation_loss,
                 low=measured / control.validation_loss - 0.02,
                 high=measured / control.validation_loss + 0.02,
+                needed=0.005,
                 cost=0.09,
                 position=float(epoch),
                 trial_steps=20,
@@ -146,7 +207,7 @@ class MadeUpRun:
             )
         )
 
-    def finish(self, chosen_epoch: int, reason: str = "completed") -> None:
+    def finish(self, chosen_epoch: int, reason: str = "completed", **told: Any) -> None:
         started = self.events[0]
         assert isinstance(started, RunStarted)
         self.events.append(
@@ -166,6 +227,7 @@ class MadeUpRun:
                 num_rolled_back=self.num_rolled_back,
                 seconds=215.0,
                 peak_memory_bytes=534 * 2**20,
+                **told,
             )
         )
 

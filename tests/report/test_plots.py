@@ -66,7 +66,35 @@ def test_a_group_that_appears_on_the_way_is_drawn_from_there(make_run, tmp_path)
 def test_gains_have_a_bar_for_what_was_predicted_and_one_for_what_was_measured(make_grown_run):
     summary = summarize(make_grown_run().events)
     widths = [bar.get_width() for bar in plot_gains(summary).axes[0].patches]
-    assert widths == pytest.approx([gain for e in summary.growth for gain in (e.predicted_gain, e.measured_gain)])
+    gains = [gain for e in summary.growth for gain in (e.predicted_gain, e.measured_gain)]
+    losses = [e.control_loss for e in summary.growth for _ in range(2)]
+    assert widths == pytest.approx([100 * gain / loss for gain, loss in zip(gains, losses, strict=True)])
+
+
+def test_a_measured_gain_has_a_whisker_for_its_interval_and_a_tick_for_what_was_asked_for(make_run):
+    run = make_run()
+    run.epoch(1)
+    run.step_counted(1.0, gain=0.05)
+    lines = {line.get_label(): list(line.get_xdata()) for line in plot_gains(summarize(run.events)).axes[0].lines}
+    assert lines["_interval"] == pytest.approx([9.0, 11.0])
+    assert lines["_needed"] == pytest.approx([0.0, 0.0])
+
+
+def test_an_event_is_marked_where_its_trial_began_though_no_epoch_is_told_for_its_arms(make_run):
+    run = make_run()
+    run.epoch(1)
+    run.step_counted(1.5, gain=0.05)
+    run.epoch(2)
+    run.epoch(3)
+    run.step_counted(3.0, gain=-0.05)
+    run.epoch(4)
+    summary = summarize(run.events)
+    loss = plot_curves(summary).axes[0]
+    places = [line.get_xdata()[0] for line in loss.lines if line.get_marker() in ("^", "X")]
+    spent = [e.total_flops / 1e9 for e in summary.main_line]
+    assert [e.arm for e in summary.main_line] == ["main"] * 4
+    assert places == pytest.approx([(spent[0] + spent[1]) / 2, spent[2]])
+    assert not [line for line in loss.lines if line.get_linestyle() == "--"]
 
 
 def test_dollars_in_names_and_losses_that_are_not_finite_do_no_harm(make_run, tmp_path):

@@ -6,12 +6,17 @@ each epoch and each event.
 
 from __future__ import annotations
 
+import math
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from neuroexapt.cli.closing import closing_block
+from neuroexapt.cli.stages import Stages
 from neuroexapt.events import (
     BatchRecovered,
     CheckpointRejected,
@@ -24,18 +29,19 @@ from neuroexapt.events import (
     RunStarted,
     VerdictReached,
 )
+from neuroexapt.report.event_rows import strictness_in_words
 from neuroexapt.report.quantities import (
-    in_bytes,
     in_change,
     in_count,
     in_flops,
-    in_flops_range,
     in_gain,
+    in_interval,
     in_loss,
     in_magnitude,
     in_number_of,
     in_percent,
     in_relative_change,
+    in_signed_percent,
     in_time,
 )
 
@@ -45,10 +51,10 @@ _INDENT = " " * len("epoch 12  ")
 class Display:
     """An event sink that writes for people. Memory: the latest event of each kind that a line refers to."""
 
-    def __init__(self, console: Console, *, num_epochs: int | None = None) -> None:
-        """Takes where to write; ``num_epochs`` is the run's length, else it is read from the started run's config."""
+    def __init__(self, console: Console, config: Mapping[str, Any] | None = None) -> None:
+        """Takes where to write, and the run's settings as JSON, else they are those that the started run tells."""
         self._console = console
-        self._num_epochs = num_epochs
+        self._stages = Stages.of(config or {})
         self._flops: int | None = None
         self._applied: list[MutationApplied] = []
         self._predicted = ""  # gain of the edit that is on trial, in words
@@ -61,6 +67,7 @@ class Display:
                 self._start(event)
             case RunResumed():
                 self._say(f"the run goes on after epoch {event.epoch}")
+                self._tell_stage(event.epoch)
             case EpochFinished():
                 self._show_epoch(event)
             case ProposalMade():
@@ -75,7 +82,7 @@ class Display:
                 self._say(f"checkpoint {event.path} passed over: {event.reason}", "yellow")
             case RunFinished():
                 self.close()
-                self._say("\n".join(_closing_block(event)))
+                self._say("\n".join(closing_block(event)))
 
     def rewind(self, num_events: int) -> None:
         """Does nothing: what was said cannot be taken back, and the resumed run says where it goes on."""
@@ -88,27 +95,32 @@ class Display:
 
     def _start(self, event: RunStarted) -> None:
         self._flops = event.flops
-        self._num_epochs = self._num_epochs or _epochs_in(event)
+        if self._stages.num_epochs is None:
+            self._stages = Stages.of(event.config)
         samples = " / ".join(in_count(n) for n in (event.num_train, event.num_validation, event.num_test))
         self._say(
             f"{event.model} on {event.data} ({samples} for training, validation, test), "
             f"{event.device}, seed {event.seed}\n"
             f"{in_count(event.num_parameters)} parameters, {in_flops(event.flops)} per sample at the start"
         )
+        self._tell_stage(0.0)
 
     def _show_epoch(self, event: EpochFinished) -> None:
         if event.arm != "trial":  # a trial may be undone, and costs are told against what is there now
             self._flops = event.flops
         size = f"{in_count(event.num_parameters)} parameters"
+        num_epochs = self._stages.num_epochs
         accuracy = f"accuracy {in_percent(event.validation_accuracy)}"
         if self._console.is_terminal:
             arm = "" if event.arm == "main" else f"{event.arm}: "
             self._move_bar(event.epoch, f"{arm}loss {in_loss(event.validation_loss)}  {accuracy}  {size}")
         else:
             arm = "" if event.arm == "main" else f"  ({event.arm})"
-            of = f"/{self._num_epochs}" if self._num_epochs else ""
+            of = f"/{num_epochs}" if num_epochs else ""
             losses = f"train {in_loss(event.train_loss)}  validation {in_loss(event.validation_loss)}"
             self._say(f"{_at(event.epoch)}{of}  {losses}  {accuracy}  {size}  {in_time(event.seconds)}{arm}")
+        if event.arm == "main":
+            self._tell_stage(event.epoch)
 
     def _move_bar(self, epoch: int, numbers: str) -> None:
         if self._bar is None:
@@ -122,36 +134,54 @@ class Display:
                 transient=True,
             )
             progress.start()
-            self._bar = (progress, progress.add_task("", total=self._num_epochs))
+            self._bar = (progress, progress.add_task("", total=self._stages.num_epochs))
         progress, task = self._bar
         progress.update(task, completed=epoch, description=numbers)
 
+    def _tell_stage(self, position: float) -> None:
+        if sentence := self._stages.tell(position):
+            self._say(f"{_at(position)}  {sentence}", "bold")
+
     def _tell_proposal(self, event: ProposalMade) -> None:
         choice = "next in turn" if event.policy == "uniform" else f"first by {event.policy}"
-        self._predicted = in_gain(event.predicted_gain) if event.num_samples else "not known"
+        self._predicted = f"{in_gain(event.predicted_gain)} nats" if event.num_samples else "not known"
+        num_edits = len(event.mutations)
+        trial = f"a trial of {in_number_of(event.trial_steps, 'step')}" if event.trial_steps else "no trial"
+        strict = strictness_in_words(event.strictness)
         self._say_parts(
-            f"{_at(event.epoch)}  try: {event.description}",
-            f"why: {event.trigger}; {choice} of {in_number_of(event.num_candidates, 'candidate')}{_scored(event)}",
-            f"cost {self._flop_change(event.added_flops)}, predicted gain {self._predicted}",
+            f"{_at(event.position, event.epoch)}  try{f' {num_edits} edits' if num_edits > 1 else ''}: "
+            f"{event.description}",
+            f"why: {event.trigger}{f' ({strict})' if strict else ''}; {choice} of "
+            f"{in_number_of(event.num_candidates, 'candidate')}{_scored(event)}",
+            f"cost {self._flop_change(event.added_flops)}, predicted gain {self._predicted}; {trial}",
         )
 
     def _tell_verdict(self, event: VerdictReached) -> None:
         style = "green" if event.accepted else "red"
-        verdict = f"{_at(event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
+        verdict = f"{_at(event.position, event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
         applied, self._applied = self._applied, []
-        predicted, self._predicted = self._predicted or in_gain(event.predicted_gain), ""
+        predicted, self._predicted = self._predicted or f"{in_gain(event.predicted_gain)} nats", ""
         if not applied:
             self._say_parts(f"{verdict}: {event.description}: {event.reason}", style=style)
             return
-        self._say_parts(
-            f"{verdict}: validation loss {in_loss(event.trial_loss)} with it, {in_loss(event.control_loss)} without",
-            f"gain {in_gain(event.measured_gain)}, predicted {predicted}"
-            + ("" if event.accepted else f": {event.reason}"),
+        cost = (
             f"cost {in_change(sum(a.parameter_delta for a in applied))} parameters, "
             f"{self._flop_change(sum(a.flop_delta for a in applied))}; "
-            f"outputs moved by {in_magnitude(max(a.output_change for a in applied))} at the edit",
+            f"outputs moved by {in_magnitude(max(a.output_change for a in applied))} at the edit"
+        )
+        if math.isnan(event.needed):  # nothing could be measured
+            self._say_parts(f"{verdict}: {event.reason}", cost, style=style)
+            return
+        interval = f" ({in_interval(event.low, event.high)})" if event.low < event.high else ""
+        self._say_parts(
+            f"{verdict}: gain {in_signed_percent(event.relative_gain)}{interval}, "
+            f"asked for {in_signed_percent(event.needed)}, over {in_number_of(event.trial_steps, 'step')}",
+            f"validation loss {in_loss(event.trial_loss)} with, {in_loss(event.control_loss)} without: "
+            f"{in_gain(event.measured_gain)} nats, predicted {predicted}",
+            cost,
             style=style,
         )
+        self._tell_stage(event.position)
 
     def _flop_change(self, added: int) -> str:
         if self._flops:
@@ -171,8 +201,10 @@ class Display:
         self._console.file.flush()
 
 
-def _at(epoch: int) -> str:
-    return f"epoch {epoch:>2}"
+def _at(position: float, epoch: int = 0) -> str:
+    """Says where, in fractions of epochs; the ``epoch`` where the position is not known."""
+    where = f"{epoch if math.isnan(position) else round(position, 2):g}"
+    return f"epoch {where:>2}"
 
 
 def _scored(event: ProposalMade) -> str:
@@ -180,24 +212,3 @@ def _scored(event: ProposalMade) -> str:
     if event.policy == "uniform" or event.num_scored in (None, event.num_candidates):
         return ""
     return f", {event.num_scored or 'none'} of them scored"
-
-
-def _epochs_in(event: RunStarted) -> int | None:
-    """Returns the length of the run where its config has one at ``train.epochs``."""
-    train = event.config.get("train")
-    epochs = train.get("epochs") if isinstance(train, dict) else None
-    return epochs if isinstance(epochs, int) else None
-
-
-def _closing_block(event: RunFinished) -> list[str]:
-    edits = f"{in_number_of(event.num_accepted, 'edit')} kept, {in_count(event.num_rolled_back)} rolled back"
-    first = "done" if event.reason == "completed" else f"stopped: {event.reason}"
-    return [
-        f"{first}: {edits}",
-        f"  test accuracy   {in_percent(event.test_accuracy)} (model of epoch {event.chosen_epoch}, "
-        f"chosen on validation: {in_percent(event.validation_accuracy)} there)",
-        f"  parameters      {in_count(event.num_parameters_start)} -> {in_count(event.num_parameters)}",
-        f"  FLOPs a sample  {in_flops_range(event.flops_start, event.flops).replace('→', '->')}",
-        f"  compute         {in_flops(event.total_flops)} in all, trials included",
-        f"  time, memory    {in_time(event.seconds)}, {in_bytes(event.peak_memory_bytes)} at the peak",
-    ]

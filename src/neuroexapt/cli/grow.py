@@ -28,8 +28,9 @@ from neuroexapt.cli.run_folder import (
     refuse_occupied,
     saved_config,
     write_config,
+    write_experience,
 )
-from neuroexapt.config import GrowConfig, apply_overrides, from_json, load_config, put
+from neuroexapt.config import GrowConfig, apply_overrides, from_json, load_config, put, to_json
 from neuroexapt.data import load_data
 from neuroexapt.data.splits import DataSplits
 from neuroexapt.errors import ConfigError, InputError, NeuroExaptError, TrainingError
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _train(config: GrowConfig, run_dir: Path, model: nn.Module, data: DataSplits, is_resumed: bool) -> int:
-    display = Display(Console(), num_epochs=config.train.epochs)
+    display = Display(Console(), to_json(config))
     start = _Start(lambda: write_config(run_dir, config))  # a resumed run may have got more time
     code = STOPPED
     with _stop_signals() as why:
@@ -107,6 +108,7 @@ def _train(config: GrowConfig, run_dir: Path, model: nn.Module, data: DataSplits
                 should_stop=lambda: why[-1] if why else "",
             ).fit(model, data, resume=is_resumed)
             code = DONE if result.is_complete else STOPPED
+            write_experience(run_dir, result.experience)
         except InputError as error:
             if start.is_behind:
                 raise TrainingError(f"{error} The run is saved up to its last checkpoint.") from error

@@ -8,12 +8,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from neuroexapt.cli.arguments import warn
 from neuroexapt.config import GrowConfig, from_json, load_config, put, to_json
 from neuroexapt.errors import CheckpointError, InputError
 from neuroexapt.report.atomic import write_atomically
 
-CONFIG, JOURNAL = "config.json", "journal.jsonl"
+CONFIG, JOURNAL, EXPERIENCE = "config.json", "journal.jsonl", "experience.json"
 
 
 def refuse_occupied(run_dir: Path) -> None:
@@ -98,6 +100,17 @@ def write_config(run_dir: Path, config: GrowConfig) -> None:
         write_atomically(run_dir / CONFIG, (json.dumps(to_json(config), indent=2) + "\n").encode())
     except OSError as error:
         raise InputError(f"{run_dir}: cannot be written: {error.strerror}. Give another --out.") from error
+
+
+def write_experience(run_dir: Path, experience: dict[str, Any]) -> None:
+    """Writes ``experience.json``, what edits have gained, with which another run may begin; whole or not at all.
+
+    A run that is over is not spoiled by it: where it cannot be written, this is said.
+    """
+    try:
+        write_atomically(run_dir / EXPERIENCE, (json.dumps(experience, indent=2) + "\n").encode())
+    except OSError as error:
+        warn(f"{run_dir / EXPERIENCE} could not be written: {error.strerror}. The run's last checkpoint holds it too.")
 
 
 @contextmanager

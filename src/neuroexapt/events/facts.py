@@ -116,6 +116,7 @@ class VerdictReached(Event):
     relative_gain: float = math.nan  # measured gain over the control's loss
     low: float = math.nan  # its 95 % interval, from the paired losses of the validation samples
     high: float = math.nan
+    needed: float = math.nan  # the relative gain has to be more than this: for cost, risk and min_gain
     cost: float = math.nan  # 1/2 ln of the ratio of FLOPs + 1/2 ln of that of parameters, with the edits to without
     trial_steps: int = 0  # of either arm
     discarded_flops: int = 0  # of the arm that was given up

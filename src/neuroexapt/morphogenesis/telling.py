@@ -39,6 +39,7 @@ def verdict_fact(trial: Trial, verdict: Verdict, history: History, discarded_flo
         relative_gain=verdict.relative_gain,
         low=verdict.low,
         high=verdict.high,
+        needed=verdict.needed,
         cost=verdict.cost,
         control_loss=trial.control.mean_loss,
         trial_loss=trial.trial.mean_loss if trial.trial is not None else math.nan,

@@ -193,6 +193,7 @@ class Trials:
         self._ledger.discard(gone.flops, gone.seconds)
         for loss in kept.epoch_losses:
             self._history.add_epoch(loss)
+        fact = verdict_fact(trial, verdict, self._history, gone.flops)  # with the prediction as it was before
         trial.proposal.learn(verdict, self._history, self._experience, self._config)
-        self._sink.send(verdict_fact(trial, verdict, self._history, gone.flops))
+        self._sink.send(fact)
         self._ledger.spend("surgery")

@@ -29,6 +29,7 @@ class Verdict:
         cost: Of the edit, as ``cost_of`` says.
         net_gain: ``relative_gain`` without what the cost has to be worth: what policies learn from.
         reason: Why, in words.
+        needed: ``relative_gain`` has to be more than this: for what the edit costs and how unsure its gain is.
     """
 
     accepted: bool
@@ -39,6 +40,7 @@ class Verdict:
     cost: float
     net_gain: float
     reason: str
+    needed: float = math.nan
 
     @staticmethod
     def failed(reason: str) -> Verdict:
@@ -86,7 +88,7 @@ def judge(control: Tensor | float, trial: Tensor | float, cost: float, config: M
     low, high = relative - reach, relative + reach
     interval = f" ({100 * low:.2f} to {100 * high:.2f})" if reach else ""
     reason = f"a gain of {100 * relative:.2f} %{interval}, {'' if accepted else 'not '}more than {100 * needed:.2f} %"
-    return Verdict(accepted, gain, relative, low, high, cost, relative - config.cost_weight * cost, reason)
+    return Verdict(accepted, gain, relative, low, high, cost, relative - config.cost_weight * cost, reason, needed)
 
 
 def _mean(losses: Tensor | float) -> float:

@@ -7,9 +7,10 @@ does not need.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from neuroexapt.report.growth import GrowthEvent
 from neuroexapt.report.headline import headline
 from neuroexapt.report.journal import JournalWriter, read_journal
-from neuroexapt.report.summary import GrowthEvent, RunSummary, summarize
+from neuroexapt.report.summary import RunSummary, summarize
 
 if TYPE_CHECKING:
     from neuroexapt.report.html import write_report

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from neuroexapt.report.growth import GrowthEvent, Outcome
 from neuroexapt.report.quantities import in_count, in_number_of, in_percent
 from neuroexapt.report.summary import RunSummary
 
@@ -15,12 +18,20 @@ def headline(summary: RunSummary) -> str:
 def accepted_in_end(summary: RunSummary) -> int:
     """Counts the accepted edits that the end model contains: a chosen model may be older than the last of them."""
     chosen = summary.finished.chosen_epoch if summary.finished else None
-    accepted = [event for event in summary.growth if event.outcome == "accepted"]
-    return sum(1 for event in accepted if chosen is None or event.first_epoch <= chosen)
+    return _num_edits(e for e in _with(summary, "accepted") if chosen is None or e.first_epoch <= chosen)
+
+
+def _with(summary: RunSummary, outcome: Outcome) -> list[GrowthEvent]:
+    return [event for event in summary.growth if event.outcome == outcome]
+
+
+def _num_edits(events: Iterable[GrowthEvent]) -> int:
+    """Counts edits, of which an event may try several together."""
+    return sum(max(len(event.mutations), 1) for event in events)
 
 
 def _growth(summary: RunSummary) -> str:
-    num_accepted, num_rolled_back = accepted_in_end(summary), summary.num_rolled_back
+    num_accepted, num_rolled_back = accepted_in_end(summary), _num_edits(_with(summary, "rolled back"))
     rolled_back = f" ({in_count(num_rolled_back)} rolled back)" if num_rolled_back else ""
     if num_accepted:
         verb = "grew to" if summary.num_parameters_end >= summary.num_parameters_start else "shrank to"
@@ -43,7 +54,7 @@ def _result(summary: RunSummary) -> str:
 def _caveat(summary: RunSummary) -> str:
     if summary.finished is None:
         return " The run has not finished, so nothing has been tested."
-    later = summary.num_accepted - accepted_in_end(summary)
+    later = _num_edits(_with(summary, "accepted")) - accepted_in_end(summary)
     tail = ""
     if later:
         tail += (

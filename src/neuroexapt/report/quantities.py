@@ -24,6 +24,21 @@ def in_percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
+def in_signed_percent(fraction: float) -> str:
+    """Returns a gain as a share, with three digits at most: ``+7.8 %``, ``-0.05 %``, ``+31 %``."""
+    return f"{_signed(100 * fraction)} %"
+
+
+def in_interval(low: float, high: float) -> str:
+    """Returns the ends of an interval of fractions: ``+5.1 to +10 %``."""
+    return f"{_signed(100 * low)} to {_signed(100 * high)} %"
+
+
+def _signed(percent: float) -> str:
+    digits = 0 if abs(percent) >= 9.95 else 1 if abs(percent) >= 0.995 else 2
+    return f"{percent:+.{digits}f}"
+
+
 def in_relative_change(change: float, base: float) -> str:
     """Returns a change as a share of ``base``: ``+12 %``; one decimal below 10 %; ``+0.0 %`` where the base is 0."""
     share = 100 * change / base if base else 0.0

@@ -1,15 +1,15 @@
 """What a run amounts to, derived from its events and from nothing else.
 
-The *main line* is the chain of epochs that led to the network there is now. While an edit is on trial the same epochs
-are run twice, as control (without it) and as trial (with it). Where the edit was accepted the trial's epochs are on the
-main line, where it was rolled back the control's; the others stay with their growth event, as what was not taken.
+The *main line* is the chain of epochs that led to the network there is now. While edits are on trial the same steps are
+run twice, as control (without them) and as trial (with them). Where an epoch ends within an arm, it is told for either:
+where the edits were accepted the trial's epochs are on the main line, where they were rolled back the control's; the
+others stay with their growth event, as what was not taken. Shorter arms leave no epoch of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from neuroexapt.errors import InputError
 from neuroexapt.events import (
@@ -23,61 +23,7 @@ from neuroexapt.events import (
     RunStarted,
     VerdictReached,
 )
-
-Outcome = Literal["accepted", "rolled back", "undecided"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GrowthEvent:
-    """One edit from its proposal to its verdict. A field is None where the journal does not say (yet)."""
-
-    number: int  # 1-based, in order
-    epoch: int  # the last epoch before the edit
-    description: str
-    mutations: tuple[dict[str, Any], ...]  # as they are replayed
-    outcome: Outcome
-    trigger: str | None
-    policy: str | None
-    evidence: float | None
-    evidence_spread: float | None
-    num_samples: int | None
-    score: str | None  # name of the growth score
-    score_flops: int | None
-    score_flops_allowed: int | None
-    score_remark: str | None  # why nothing was scored
-    num_scored: int | None
-    num_candidates: int | None
-    uniform_choice: str | None
-    evidence_choice: str | None
-    runners_up: tuple[dict[str, Any], ...]
-    predicted_gain: float | None  # nats; None too where the edit was not scored
-    measured_gain: float | None  # nats, control loss - trial loss
-    control_loss: float | None
-    trial_loss: float | None
-    added_parameters: int | None
-    added_flops: int | None  # forward FLOPs per sample; recounted once applied, before that as predicted
-    output_change: float | None  # relative, at the edit
-    reason: str | None  # of the verdict
-    interval: tuple[float, float] | None  # 95 %, of the relative gain
-    trial_steps: int  # of either arm; 0: made untried, or told by epochs only
-    discarded_flops: int  # of the arm that was given up; 0 where it is told by epochs
-    control: tuple[EpochFinished, ...]
-    trial: tuple[EpochFinished, ...]
-
-    @property
-    def taken(self) -> tuple[EpochFinished, ...]:
-        """The epochs that are on the main line."""
-        return self.trial if self.outcome == "accepted" else self.control
-
-    @property
-    def not_taken(self) -> tuple[EpochFinished, ...]:
-        """The epochs that were run for the comparison only."""
-        return self.control if self.outcome == "accepted" else self.trial
-
-    @property
-    def first_epoch(self) -> int:
-        """The first epoch that was run with the edit, or would have been."""
-        return min((e.epoch for e in (*self.control, *self.trial)), default=self.epoch + 1)
+from neuroexapt.report.growth import GrowthEvent, Told, growth_event
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +45,7 @@ class RunSummary:
     num_rolled_back: int
     num_undecided: int
     total_flops: int  # everything spent
-    not_taken_flops: int  # of these, in epochs that are not on the main line
+    not_taken_flops: int  # of these, in arms of trials that are not on the main line
     seconds: float
     peak_memory_bytes: int
 
@@ -125,17 +71,6 @@ def summarize(events: Sequence[Event]) -> RunSummary:
 
 
 @dataclass(slots=True)
-class _Open:
-    """A growth event that is still being told."""
-
-    proposal: ProposalMade | None = None
-    applied: list[MutationApplied] = field(default_factory=list)
-    verdict: VerdictReached | None = None
-    control: list[EpochFinished] = field(default_factory=list)
-    trial: list[EpochFinished] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class _Story:
     """Reads events in order and keeps what the summary needs."""
 
@@ -146,7 +81,7 @@ class _Story:
     growth: list[GrowthEvent] = field(default_factory=list)
     recoveries: list[BatchRecovered] = field(default_factory=list)
     num_resumes: int = 0
-    open: _Open | None = None
+    open: Told | None = None
 
     def tell(self, event: Event) -> None:
         """Takes one event."""
@@ -155,12 +90,12 @@ class _Story:
                 self._tell_epoch(event)
             case ProposalMade():
                 self.close()
-                self.open = _Open(proposal=event)
+                self.open = Told(proposal=event)
             case MutationApplied():
-                self.open = self.open or _Open()
+                self.open = self.open or Told()
                 self.open.applied.append(event)
             case VerdictReached():
-                self.open = self.open or _Open()
+                self.open = self.open or Told()
                 self.open.verdict = event
                 self.close()
             case BatchRecovered():
@@ -183,56 +118,9 @@ class _Story:
     def close(self) -> None:
         """Ends the growth event that is open, if any, and puts the epochs that count on the main line."""
         if self.open is not None:
-            self.growth.append(_growth_event(len(self.growth) + 1, self.open))
+            self.growth.append(growth_event(len(self.growth) + 1, self.open))
             self.main_line.extend(self.growth[-1].taken)
             self.open = None
-
-
-def _growth_event(number: int, told: _Open) -> GrowthEvent:
-    proposal, applied, verdict = told.proposal, told.applied, told.verdict
-    named = next(event for event in (verdict, proposal, *applied) if event is not None)
-    outcome: Outcome = "undecided" if verdict is None else "accepted" if verdict.accepted else "rolled back"
-    return GrowthEvent(
-        number=number,
-        epoch=proposal.epoch if proposal else named.epoch,
-        description=named.description,
-        mutations=tuple(event.mutation for event in applied) or (tuple(proposal.mutations) if proposal else ()),
-        outcome=outcome,
-        trigger=proposal.trigger if proposal else None,
-        policy=proposal.policy if proposal else None,
-        evidence=proposal.evidence if proposal else None,
-        evidence_spread=proposal.evidence_spread if proposal else None,
-        num_samples=proposal.num_samples if proposal else None,
-        score=proposal.score if proposal else None,
-        score_flops=proposal.score_flops if proposal else None,
-        score_flops_allowed=proposal.score_flops_allowed if proposal else None,
-        score_remark=proposal.score_remark if proposal else None,
-        num_scored=proposal.num_scored if proposal else None,
-        num_candidates=proposal.num_candidates if proposal else None,
-        uniform_choice=proposal.uniform_choice if proposal else None,
-        evidence_choice=proposal.evidence_choice if proposal else None,
-        runners_up=tuple(proposal.runners_up) if proposal else (),
-        predicted_gain=_predicted(told),
-        measured_gain=verdict.measured_gain if verdict else None,
-        control_loss=verdict.control_loss if verdict else None,
-        trial_loss=verdict.trial_loss if verdict else None,
-        added_parameters=sum(event.parameter_delta for event in applied) if applied else None,
-        added_flops=sum(e.flop_delta for e in applied) if applied else proposal.added_flops if proposal else None,
-        output_change=max((event.output_change for event in applied), default=None),
-        reason=verdict.reason if verdict else None,
-        interval=(verdict.low, verdict.high) if verdict else None,
-        trial_steps=proposal.trial_steps if proposal else 0,
-        discarded_flops=verdict.discarded_flops if verdict else 0,
-        control=tuple(told.control),
-        trial=tuple(told.trial),
-    )
-
-
-def _predicted(told: _Open) -> float | None:
-    if told.proposal is not None and not told.proposal.num_samples:
-        return None
-    said = told.verdict or told.proposal
-    return said.predicted_gain if said else None
 
 
 def _summary_of(story: _Story) -> RunSummary:
@@ -264,11 +152,11 @@ def _summary_of(story: _Story) -> RunSummary:
 
 def _not_taken_flops(story: _Story) -> int:
     """Sums what was given up: as verdicts tell, or in journals of old what each epoch off the main line added."""
-    not_taken = {id(epoch) for event in story.growth for epoch in event.not_taken}
-    before = 0
     spent = sum(event.discarded_flops for event in story.growth)
     if spent:
         return spent
+    not_taken = {id(epoch) for event in story.growth for epoch in event.not_taken}
+    before = 0
     for epoch in story.epochs:
         spent += epoch.total_flops - before if id(epoch) in not_taken else 0
         before = epoch.total_flops

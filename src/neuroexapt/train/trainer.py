@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,10 +36,13 @@ class RunResult:
     Attributes:
         model: The one chosen on the validation split.
         finished: The figures, as they stand in the journal.
+        experience: What edits of each kind have gained, together with that which the run began with; as JSON, a file of
+            it may begin another run (``morphogenesis.experience``).
     """
 
     model: nn.Module
     finished: RunFinished
+    experience: dict[str, Any]
 
     @property
     def is_complete(self) -> bool:
@@ -177,4 +181,4 @@ class Trainer:
             measured_bytes=run.gauge.grown_bytes(),
         )
         self._events.send(finished)
-        return RunResult(model, finished)
+        return RunResult(model, finished, run.engine.experience.to_json())

@@ -1,15 +1,17 @@
-"""Loss and accuracy over all compute spent, with the edits marked where they were made."""
+"""Loss and accuracy over all compute spent, with growth events marked where their trials began."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from neuroexapt.events import EpochFinished
+from neuroexapt.report.growth import GrowthEvent
 from neuroexapt.report.plots.style import (
     ACCEPTED,
     FAINT,
@@ -25,7 +27,7 @@ from neuroexapt.report.plots.style import (
     new_figure,
 )
 from neuroexapt.report.quantities import decimal_scale, in_percent
-from neuroexapt.report.summary import GrowthEvent, RunSummary
+from neuroexapt.report.summary import RunSummary
 
 _LOG_FROM_RATIO = 8.0  # largest loss over smallest; from here on a linear axis would flatten the end of the run
 _ROOM = 0.045  # of the axis: what a mark with its number takes
@@ -56,8 +58,14 @@ def plot_curves(summary: RunSummary) -> Figure:
     return figure
 
 
+def _compute_at(summary: RunSummary, position: float) -> float:
+    """Returns the FLOPs spent up to a position in fractions of epochs; within an epoch, in proportion."""
+    line = summary.main_line
+    return float(np.interp(position, [0, *(e.epoch for e in line)], [0, *(e.total_flops for e in line)]))
+
+
 def _before(summary: RunSummary, event: GrowthEvent) -> EpochFinished | None:
-    """Returns the last epoch on the main line before the edit was made."""
+    """Returns the last epoch on the main line before the edits were made."""
     earlier = [e for e in summary.main_line if e.epoch < event.first_epoch]
     return earlier[-1] if earlier else None
 
@@ -100,9 +108,8 @@ def _mark_chosen(accuracy: Axes, summary: RunSummary, unit: float) -> None:
 
 
 def _mark_events(loss: Axes, accuracy: Axes, summary: RunSummary, unit: float) -> None:
-    """Marks each edit above the upper panel, with its number and a thin line through both."""
-    partings = [_before(summary, event) for event in summary.growth]
-    places = [parting.total_flops / unit if parting else 0.0 for parting in partings]
+    """Marks each event above the upper panel, with its number and a thin line through both."""
+    places = [_compute_at(summary, event.position) / unit for event in summary.growth]
     levels = _levels(places, _ROOM * summary.total_flops / unit)
     for event, place, level in zip(summary.growth, places, levels, strict=True):
         for axes in (loss, accuracy):

@@ -1,4 +1,4 @@
-"""What each edit was expected to bring, and what it brought."""
+"""What each growth event was expected to bring, and what it brought."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from neuroexapt.report.growth import GrowthEvent
 from neuroexapt.report.plots.style import (
     ACCEPTED,
     INK,
@@ -20,21 +21,29 @@ from neuroexapt.report.plots.style import (
     calm,
     new_figure,
 )
-from neuroexapt.report.quantities import in_gain
-from neuroexapt.report.summary import GrowthEvent, RunSummary
+from neuroexapt.report.quantities import in_gain, in_signed_percent
+from neuroexapt.report.summary import RunSummary
 
 _BAR = 0.3  # of a row's height
 _LABEL_WIDTH = 44  # characters
 
 
 def plot_gains(summary: RunSummary) -> Figure:
-    """Returns two bars per edit, first edit on top: predicted gain above, measured gain below it."""
+    """Returns two bars per event, first event on top: the predicted gain, below it the measured one with its interval.
+
+    Gains are in percent of the control's loss. A tick is at what was asked for.
+    """
     figure = new_figure(1.25 + 0.62 * max(len(summary.growth), 1))
     axes = figure.subplots()
     for event in summary.growth:
-        _draw_bar(axes, event.number - _BAR / 2, event.predicted_gain, "predicted", event)
-        _draw_bar(axes, event.number + _BAR / 2, event.measured_gain, "measured", event)
-    calm(axes, x_label="gain: validation loss without the edit minus with it (nats); to the right is better", grid="x")
+        _draw_bar(axes, event.number - _BAR / 2, event.relative_prediction, "predicted", event)
+        _draw_bar(axes, event.number + _BAR / 2, event.relative_gain, "measured", event)
+        _draw_interval(axes, event)
+    calm(
+        axes,
+        x_label="gain: fall of the validation loss against the control (% of its loss); to the right is better",
+        grid="x",
+    )
     axes.axvline(0, color=QUIET, linewidth=0.8)
     axes.set_yticks(
         [event.number for event in summary.growth],
@@ -51,24 +60,25 @@ def plot_gains(summary: RunSummary) -> Figure:
 
 def _label(event: GrowthEvent) -> str:
     what = textwrap.wrap(event.description, _LABEL_WIDTH, max_lines=2, placeholder=" …")
-    return "\n".join([f"{event.number} · epoch {event.epoch}", *what])
+    several = f" · {len(event.edits)} edits" if len(event.edits) > 1 else ""
+    return "\n".join([f"{event.number} · epoch {event.position:.4g}{several}", *what])
 
 
 def _draw_bar(axes: Axes, height: float, gain: float | None, kind: str, event: GrowthEvent) -> None:
     if gain is None or not math.isfinite(gain):
-        missing = "no verdict yet" if event.outcome == "undecided" else "not measured"
-        text, length = ("not predicted" if kind == "predicted" else missing), 0.0
+        text, length = _missing(event, kind), 0.0
     else:
-        text, length = in_gain(gain), gain
+        text, length = in_signed_percent(gain), 100 * gain
     if kind == "predicted":
         axes.barh(height, length, _BAR, color=PREDICTED)
     elif event.outcome == "accepted":
         axes.barh(height, length, _BAR, color=ACCEPTED)
     else:
         axes.barh(height, length, _BAR, facecolor="white", edgecolor=ROLLED_BACK, linewidth=1.2)
+    end = length if kind == "predicted" else _measured_end(event, length)
     axes.annotate(
         text,
-        (length, height),
+        (end, height),
         xytext=(4 if length >= 0 else -4, 0),
         textcoords="offset points",
         ha="left" if length >= 0 else "right",
@@ -78,10 +88,36 @@ def _draw_bar(axes: Axes, height: float, gain: float | None, kind: str, event: G
     )
 
 
+def _missing(event: GrowthEvent, kind: str) -> str:
+    if kind == "predicted":
+        return "not predicted" if event.predicted_gain is None else f"{in_gain(event.predicted_gain)} nats"
+    return "no verdict yet" if event.outcome == "undecided" else "not measured"
+
+
+def _measured_end(event: GrowthEvent, length: float) -> float:
+    """Returns the far end of all that is drawn for a measured gain, in percent."""
+    ends = [length, *(100 * end for end in event.interval or ())]
+    ends += [100 * event.needed] if event.needed is not None else []
+    return max(ends) if length >= 0 else min(ends)
+
+
+def _draw_interval(axes: Axes, event: GrowthEvent) -> None:
+    """Draws the interval as a whisker over the measured bar, and what was asked for as a tick across it."""
+    height = event.number + _BAR / 2
+    if event.interval is not None:
+        low, high = (100 * end for end in event.interval)
+        axes.plot([low, high], [height, height], color=INK, linewidth=0.9, marker="|", markersize=5, label="_interval")
+    if event.needed is not None:
+        needed = 100 * event.needed
+        axes.plot([needed, needed], [height - _BAR / 2, height + _BAR / 2], color=INK, linewidth=2.4, label="_needed")
+
+
 def _explain(figure: Figure) -> None:
     entries: list[Patch | Line2D] = [
         Patch(facecolor=PREDICTED, label="predicted"),
         Patch(facecolor=ACCEPTED, label="measured, accepted"),
         Patch(facecolor="white", edgecolor=ROLLED_BACK, label="measured, rolled back"),
+        Line2D([], [], color=INK, linewidth=0.9, marker="|", markersize=5, label="95 % interval"),
+        Line2D([], [], color=INK, linestyle="none", marker="|", markersize=9, markeredgewidth=2.4, label="asked for"),
     ]
-    figure.legend(handles=entries, loc="outside upper left", ncols=3, fontsize=SMALL, frameon=False, labelcolor=INK)
+    figure.legend(handles=entries, loc="outside upper left", ncols=5, fontsize=SMALL, frameon=False, labelcolor=INK)
