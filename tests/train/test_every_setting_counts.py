@@ -1,4 +1,7 @@
-"""A key that does nothing is a defect: another value of any setting gives another run."""
+"""A key that does nothing is a defect: another value of any setting gives another run.
+
+Those of morphogenesis are in ``morphogenesis/test_every_field_counts.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from torch import nn
 
 from neuroexapt.analysis import measure_evidence
-from neuroexapt.config import EvidenceConfig, MorphogenesisConfig, TrainConfig
+from neuroexapt.config import EvidenceConfig, TrainConfig
 from neuroexapt.errors import NonFiniteLossError
 from neuroexapt.events import event_to_json
 from neuroexapt.train import Trainer
@@ -35,34 +38,13 @@ TRAIN: dict[str, tuple[Any, dict[str, Any]]] = {  # field -> (other value, what 
     "checkpoint_every": (2, {}),
     "max_seconds": (1e-6, {}),
 }
-GROWTH: dict[str, tuple[Any, dict[str, Any]]] = {
-    "kinds": (("InsertLayer",), {}),
-    "policy": ("evidence", {}),
-    "first_epoch": (3, {}),
-    "last_epoch": (3, {}),
-    "interval_epochs": (3, {}),
-    "plateau_epochs": (1, {"interval_epochs": 9, "first_epoch": 1, "plateau_min_delta": 0.9}),
-    "plateau_min_delta": (0.9, {"interval_epochs": 9, "first_epoch": 1, "plateau_epochs": 1}),
-    "trial_epochs": (2, {}),
-    "min_gain": (0.9, {}),
-    "ban_epochs": (0, {"interval_epochs": 2, "min_gain": 0.9}),
-    "widen_ratio": (3.0, {}),
-    "max_events": (0, {}),
-    "max_parameter_ratio": (1.1, {}),
-    "max_flop_ratio": (1.1, {}),
-    "max_bytes": (1, {}),
-    "evidence_samples": (64, {}),
-    "score": ("gradient_norm", {}),
-    "score_fraction": (0.001, {}),
-    "score_bytes": (100, {}),
-}
 EVIDENCE: dict[str, Any] = {"num_samples": 32, "max_bytes_per_layer": 3000, "estimators": ()}
 
 
 @cache
-def told(train: tuple[tuple[str, Any], ...], growth: tuple[tuple[str, Any], ...]) -> str:
+def told(train: tuple[tuple[str, Any], ...]) -> str:
     record = Record()
-    settings = config({"epochs": 7} | dict(train), {"first_epoch": 1} | dict(growth))
+    settings = config({"epochs": 7} | dict(train), {"first_epoch": 1})
     Trainer(settings, sinks=[record]).fit(network(), data(), resume=False)
     events = [event_to_json(event) for event in record.events[1:]]  # the first one tells the settings themselves
     return repr([{k: v for k, v in event.items() if k not in UNREPEATABLE} for event in events])
@@ -70,7 +52,6 @@ def told(train: tuple[tuple[str, Any], ...], growth: tuple[tuple[str, Any], ...]
 
 def test_every_field_is_in_the_tables_above() -> None:
     assert TRAIN.keys() == {f.name for f in fields(TrainConfig)} - {"max_bad_batches", "channels_last"}
-    assert GROWTH.keys() == {f.name for f in fields(MorphogenesisConfig)}
     assert EVIDENCE.keys() == {f.name for f in fields(EvidenceConfig)}
 
 
@@ -89,14 +70,7 @@ def test_every_setting_of_evidence_changes_what_is_measured(name: str) -> None:
 @pytest.mark.parametrize("name", TRAIN)
 def test_every_setting_of_training_changes_the_run(name: str) -> None:
     value, besides = TRAIN[name]
-    assert told(tuple(besides.items()), ()) != told((*besides.items(), (name, value)), ())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", GROWTH)
-def test_every_setting_of_morphogenesis_changes_the_run(name: str) -> None:
-    value, besides = GROWTH[name]
-    assert told((), tuple(besides.items())) != told((), (*besides.items(), (name, value)))
+    assert told(tuple(besides.items())) != told((*besides.items(), (name, value)))
 
 
 @pytest.mark.parametrize("max_bad_batches", [1, 4])

@@ -133,7 +133,7 @@ def test_a_signal_ends_the_run_after_its_step_and_it_can_be_resumed(
     [
         {"policy": "uniform", "trial_epochs": 2},
         {
-            "policy": "evidence",
+            "policy": "greedy",
             "kinds": ("Widen", "InsertLayer"),
             "interval_epochs": 1,
             "ban_epochs": 2,
@@ -262,7 +262,9 @@ def digits_run(run_dir: Path, resume: bool) -> Any:
         device="cpu",
         data=DataConfig(limit=500),
         train=TrainConfig(epochs=8, batch_size=50),
-        morphogenesis=MorphogenesisConfig(interval_epochs=2, policy="evidence", min_gain=0.0, evidence_samples=64),
+        morphogenesis=MorphogenesisConfig(
+            policy="greedy", triggers=("interval",), overhead_fraction=None, trial_epochs=0.7, evidence_samples=64
+        ),
     )
     splits = load_data(settings.data, seed=settings.seed)
     model = build_model(

@@ -26,7 +26,7 @@ from neuroexapt.events import (
     RunFinished,
     VerdictReached,
 )
-from neuroexapt.morphogenesis.proposal import Proposer
+from neuroexapt.morphogenesis.proposer import Proposer
 from neuroexapt.train import RunResult, Trainer
 from neuroexapt.train.evaluate import evaluate
 from neuroexapt.train.step import GuardedStep
@@ -156,7 +156,8 @@ def test_a_trial_whose_step_fails_is_rolled_back_and_the_run_goes_on(
     verdicts = told.of(VerdictReached)
     assert len(verdicts) >= 2
     assert {event.reason for event in verdicts} == {f"the trial was given up: {error}"}
-    assert [event.epoch for event in verdicts] == [event.epoch + 1 for event in told.of(ProposalMade)]
+    assert [event.position for event in verdicts] == [event.position + 1 for event in told.of(ProposalMade)]
+    assert told.of(RunFinished)[0].flops_by_purpose["discarded"] == sum(event.discarded_flops for event in verdicts)
 
 
 def test_the_same_failure_on_the_main_line_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,8 +312,8 @@ def test_a_tiny_data_set_trains_and_grows(count: int, tmp_path: Path) -> None:
 
 
 def test_evidence_without_enough_data_is_refused_before_training(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"reads gradients, and there is no data to read them from"):
-        run(config(morphogenesis={"policy": "evidence"}), tmp_path, data(3))
+    with pytest.raises(ConfigError, match=r"greedy. reads evidence of the training data, and there are none"):
+        run(config(morphogenesis={"policy": "greedy"}), tmp_path, data(3))
 
 
 def test_a_candidate_whose_evidence_is_too_large_is_still_tried_with_a_warning(

@@ -15,7 +15,14 @@ from neuroexapt.events import Event, event_to_json
 from neuroexapt.train import CheckpointStore
 
 CLASSES = ("a", "b", "c", "d")
-UNREPEATABLE = {"seconds", "memory_bytes", "peak_memory_bytes", "num_events"}  # a resumed run tells of its resumption
+UNREPEATABLE = {  # a resumed run tells of its resumption
+    "seconds",
+    "seconds_by_purpose",
+    "memory_bytes",
+    "peak_memory_bytes",
+    "measured_bytes",
+    "num_events",
+}
 
 
 def images(count: int, seed: int) -> LabelledImages:
@@ -59,13 +66,22 @@ def network() -> nn.Module:
 def config(train: dict[str, Any] | None = None, morphogenesis: dict[str, Any] | None = None) -> GrowConfig:
     """Events begin after epochs 2 and 5; whatever is tried lowers the loss by min_gain = 0 or goes."""
     growth: dict[str, Any] = {
+        "triggers": ("interval",),
         "interval_epochs": 2,
         "first_epoch": 2,
-        "min_gain": 0.0,
+        "cooldown_epochs": 0,
+        "adapt_rate": 0,
+        "kinds": ("Widen",),
+        "widen_ratio": 1.5,
+        "edits_per_event": 1,
+        "max_events": 6,
+        "trial_epochs": 1,
+        "overhead_fraction": None,
+        "cost_weight": 0,
+        "risk_aversion": 0,
         "evidence_samples": 32,
         "score_fraction": 0.5,
     }
-    growth |= {"kinds": ("Widen",), "widen_ratio": 1.5, "max_events": 6, "policy": "uniform"}
     return GrowConfig(
         seed=3,
         device="cpu",
@@ -99,6 +115,7 @@ class Record:
 def final_state(run_dir: Path) -> tuple[dict[str, dict[str, bytes]], dict[str, Any]]:
     """Bytes of every tensor and all repeatable state of a run's newest checkpoint."""
     payload = CheckpointStore(run_dir / "checkpoints").newest().payload
+    del payload.state["engine"]["ledger"]["seconds"]
     tensors = {stem: {name: raw(tensor) for name, tensor in group.items()} for stem, group in payload.tensors.items()}
     return tensors, {key: value for key, value in payload.state.items() if key not in UNREPEATABLE}
 
