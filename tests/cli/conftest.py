@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from neuroexapt.cli.main import main
+from neuroexapt.report import save_plots
 
 TINY = ("--model", "mlp", "--limit", "300", "--epochs", "4")
 ONE_TRIAL = ("--max-events", "1", "--set", "morphogenesis.overhead_fraction=null")
@@ -44,11 +45,19 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Answer]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures take as long as a small run: only the report of ``finished_run`` has them."""
+    monkeypatch.setattr("neuroexapt.report.html.save_plots", lambda summary, folder: {})
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small run that grew and finished; look, but change nothing."""
     run_dir = tmp_path_factory.mktemp("cli") / "finished"
-    assert main(["grow", "--out", str(run_dir), *TINY, *ONE_TRIAL]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("neuroexapt.report.html.save_plots", save_plots)
+        assert main(["grow", "--out", str(run_dir), *TINY, *ONE_TRIAL]) == 0
     return run_dir
 
 

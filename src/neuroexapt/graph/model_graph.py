@@ -68,6 +68,7 @@ class ModelGraph:
         self._settings = settings_of(self.model)
         self._outputs = outputs
         self._growths: dict[Space, Growth | str] = {}
+        self._resizings: dict[tuple[tuple[Space, int], ...], Resizing] = {}
         self._resizer = Resizer(rehearsal, equations, self._is_copied)
 
     @cached_property
@@ -120,8 +121,14 @@ class ModelGraph:
         return self._growths[leaf]
 
     def resizing(self, sizes: Mapping[Space, int]) -> Resizing:
-        """Says what resizing these leaves entails, by the sizes in the user's code and a run on fakes."""
-        return self._resizer.at(sizes)
+        """Says what resizing these leaves entails, by the sizes in the user's code and a run on fakes.
+
+        Each question is answered by one run: an edit is planned to be scored, to be forecast and to be made.
+        """
+        asked = tuple(sizes.items())
+        if asked not in self._resizings:
+            self._resizings[asked] = self._resizer.at(sizes)
+        return self._resizings[asked]
 
     def size_from(self, group: ChannelGroup, wanted: int) -> int:
         """Returns the first number of units, from ``wanted`` on, that the sizes in the user's code admit.
@@ -140,6 +147,7 @@ class ModelGraph:
     def freeze(self, group: ChannelGroup, reason: str) -> None:
         """Pins a group, for example because a self-test found it wrong."""
         group.leaf.pin_reason = reason
+        self._resizings.clear()
         for name in ("groups", "_resizability"):
             self.__dict__.pop(name, None)
 

@@ -52,10 +52,17 @@ class Footprint:
 
 
 class Recorder(TorchDispatchMode):
-    """Follows index spaces, roles of parameters, FLOPs and activation bytes through one forward pass."""
+    """Follows index spaces and roles of parameters through one forward pass, and what it costs.
 
-    def __init__(self, module_stack: Callable[[], str], parameters: dict[str, Value]) -> None:
+    Args:
+        module_stack: Says which module runs now.
+        parameters: What is known of every parameter and buffer.
+        is_counted: Whether FLOPs, activation bytes and footprints are kept; a second pass is not asked for them.
+    """
+
+    def __init__(self, module_stack: Callable[[], str], parameters: dict[str, Value], is_counted: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._is_counted = is_counted
         self.parameters = parameters
         self.roles: dict[tuple[str, int], set[Role]] = {}
         self.unknown: dict[str, str] = {}  # operator -> reason
@@ -102,7 +109,8 @@ class Recorder(TorchDispatchMode):
         result = run(func, args, kwargs)
         outputs = tensors_in(result)
         if isinstance(func, torch._ops.OpOverload) and (outputs or func._schema.is_mutable):
-            self._count(func, args, kwargs, result, outputs)
+            if self._is_counted:
+                self._count(func, args, kwargs, result, outputs)
             self._follow(func, bind(func, arguments, kwargs), outputs)
         return result
 
@@ -153,9 +161,9 @@ class Recorder(TorchDispatchMode):
         numbers = tuple(self.tape.number(output) for output in outputs)
         reads = tuple(call.reads)
         self.tape.append(Operation(operator, call.module, references, taken, numbers, reads, contractions))
-        self.footprints.append(
-            Footprint(operator, tuple(value.dims for value in values), call.start, scalars(func, arguments))
-        )
+        if self._is_counted:
+            dims = tuple(value.dims for value in values)
+            self.footprints.append(Footprint(operator, dims, call.start, scalars(func, arguments)))
 
     def _tie_written(self, outputs: list[Tensor], values: list[Value]) -> None:
         """What is written into a tensor has its axes, and those of all tensors that it is a view of."""

@@ -164,7 +164,7 @@ def _run(
     model: nn.Module, inputs: ExampleInputs, parameters: dict[str, Value], training: bool, follow: bool = False
 ) -> _Run:
     stack = _ModuleStack(model)
-    run = _Run(Recorder(stack.current, parameters))
+    run = _Run(Recorder(stack.current, parameters, is_counted=not training))
     with fake_forward(model, inputs, training) as (fakes, fake_inputs):
         for name, fake in fakes.items():
             run.recorder.introduce(fake, parameters[name])

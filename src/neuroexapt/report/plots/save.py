@@ -5,6 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from neuroexapt.analysis import BottleneckReport, ModelEvidence
@@ -49,5 +50,6 @@ def save_evidence(evidence: ModelEvidence, report: BottleneckReport, name: str, 
 
 def _save(figure: Figure, path: Path) -> None:
     content = BytesIO()
-    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.set_dpi(DOTS_PER_INCH)
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # `savefig` gives these bytes in two draws
     write_atomically(path, content.getvalue())
