@@ -51,5 +51,6 @@ def save_evidence(evidence: ModelEvidence, report: BottleneckReport, name: str, 
 def _save(figure: Figure, path: Path) -> None:
     content = BytesIO()
     figure.set_dpi(DOTS_PER_INCH)
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # `savefig` gives these bytes in two draws
+    # `figure.savefig` gives the same bytes and draws twice.
+    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
     write_atomically(path, content.getvalue())
