@@ -142,6 +142,7 @@ def test_an_event_of_several_edits_says_all_its_facts(make_run):
     run.step_counted(1.5, gain=0.05, num_edits=2)
     page = words(run.events)
     for part in (
+        "grew to 4,810 in 2 accepted edits and",
         '<td class="number">1.5</td>',
         "<div>widen stages.0.0.conv1</div><div>widen stages.0.1.conv1</div>",
         "strictness: interval 1.35",
@@ -159,6 +160,7 @@ def test_the_report_says_where_compute_and_time_went(make_run):
     run = make_run()
     run.epoch(1)
     run.step_counted(1.0, gain=0.05)
+    run.events[0].config["morphogenesis"]["overhead_fraction"] = 0.15
     run.finish(
         1,
         flops_by_purpose={"training": 30 * 10**9, "discarded": 2 * 10**9, "validation": 10**9},
@@ -170,10 +172,11 @@ def test_the_report_says_where_compute_and_time_went(make_run):
     assert (
         "Morphogenesis took 9.1 % of the FLOPs of training and morphogenesis together, and 10.0 % of the time" in page
     )
+    assert "Against the FLOPs of training alone it took 10.0 %; overhead_fraction allowed 15.0 %." in page
     assert "arms of trials that were given up" in page
     assert 'style="width: 4.65%"' in page
     assert "evaluation for the record" in page
-    assert "a training step: 41 MiB predicted, 45 MiB by which memory grew in the run" in page
+    assert "a training step: 41 MiB predicted, memory grew by 45 MiB" in page
     assert "4.7 % of it on arms not taken" in page
 
 

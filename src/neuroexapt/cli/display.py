@@ -144,7 +144,7 @@ class Display:
 
     def _tell_proposal(self, event: ProposalMade) -> None:
         choice = "next in turn" if event.policy == "uniform" else f"first by {event.policy}"
-        self._predicted = f"{in_gain(event.predicted_gain)} nats" if event.num_samples else "not known"
+        self._predicted = f"{in_gain(event.predicted_gain)} nats predicted" if event.num_samples else "not predicted"
         num_edits = len(event.mutations)
         trial = f"a trial of {in_number_of(event.trial_steps, 'step')}" if event.trial_steps else "no trial"
         strict = strictness_in_words(event.strictness)
@@ -153,21 +153,21 @@ class Display:
             f"{event.description}",
             f"why: {event.trigger}{f' ({strict})' if strict else ''}; {choice} of "
             f"{in_number_of(event.num_candidates, 'candidate')}{_scored(event)}",
-            f"cost {self._flop_change(event.added_flops)}, predicted gain {self._predicted}; {trial}",
+            f"cost {self._flop_change(event.added_flops)}, gain {self._predicted}; {trial}",
         )
 
     def _tell_verdict(self, event: VerdictReached) -> None:
         style = "green" if event.accepted else "red"
         verdict = f"{_at(event.position, event.epoch)}  {'kept' if event.accepted else 'rolled back'}"
         applied, self._applied = self._applied, []
-        predicted, self._predicted = self._predicted or f"{in_gain(event.predicted_gain)} nats", ""
+        predicted, self._predicted = self._predicted or f"{in_gain(event.predicted_gain)} nats predicted", ""
         if not applied:
             self._say_parts(f"{verdict}: {event.description}: {event.reason}", style=style)
             return
         cost = (
             f"cost {in_change(sum(a.parameter_delta for a in applied))} parameters, "
             f"{self._flop_change(sum(a.flop_delta for a in applied))}; "
-            f"outputs moved by {in_magnitude(max(a.output_change for a in applied))} at the edit"
+            f"outputs moved by {in_magnitude(max(a.output_change for a in applied))}"
         )
         if math.isnan(event.needed):  # nothing could be measured
             self._say_parts(f"{verdict}: {event.reason}", cost, style=style)
@@ -175,9 +175,9 @@ class Display:
         interval = f" ({in_interval(event.low, event.high)})" if event.low < event.high else ""
         self._say_parts(
             f"{verdict}: gain {in_signed_percent(event.relative_gain)}{interval}, "
-            f"asked for {in_signed_percent(event.needed)}, over {in_number_of(event.trial_steps, 'step')}",
-            f"validation loss {in_loss(event.trial_loss)} with, {in_loss(event.control_loss)} without: "
-            f"{in_gain(event.measured_gain)} nats, predicted {predicted}",
+            f"asked {in_signed_percent(event.needed)}, {in_number_of(event.trial_steps, 'step')}",
+            f"loss {in_loss(event.trial_loss)} with, {in_loss(event.control_loss)} without: "
+            f"{in_gain(event.measured_gain)} nats, {predicted}",
             cost,
             style=style,
         )

@@ -120,18 +120,10 @@ def _evidence(event: GrowthEvent) -> tuple[str, ...]:
     if event.evidence is None or event.evidence_spread is None or event.num_samples is None:
         return ()
     if event.num_samples == 0:
-        return ("not scored", *_score_cost(event))
+        return ("not scored",)
     value, spread = in_magnitude(event.evidence), in_magnitude(event.evidence_spread)
     name = f"{event.score} score".replace("_", " ").lstrip()
-    return (f"{name} {value}", f"± {spread}, {in_number_of(event.num_samples, 'sample')}", *_score_cost(event))
-
-
-def _score_cost(event: GrowthEvent) -> tuple[str, ...]:
-    """Says what scoring all candidates took, and what it might have taken."""
-    if not event.score_flops_allowed:
-        return ()
-    took = in_flops_range(event.score_flops or 0, event.score_flops_allowed).replace("→", "of")
-    return (f"took {took} allowed",)
+    return (f"{name} {value}", f"± {spread}, {in_number_of(event.num_samples, 'sample')}")
 
 
 def _cost(event: GrowthEvent, flops: int) -> tuple[str, ...]:
@@ -157,6 +149,9 @@ def _alternatives(event: GrowthEvent) -> tuple[str, ...]:
         candidates = in_number_of(event.num_candidates, "candidate")
         scored = "" if event.num_scored is None else f", {event.num_scored} of them scored"
         lines.append(f"{candidates} in all{scored}, policy {event.policy}")
+    if event.score_flops_allowed:
+        took = in_flops_range(event.score_flops or 0, event.score_flops_allowed).replace("→", "of")
+        lines.append(f"scoring took {took} allowed")
     if event.score_remark:
         lines.append(f"no candidate was scored: {event.score_remark}")
     return tuple(lines)

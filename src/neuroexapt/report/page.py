@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from neuroexapt.events import RunFinished
+from neuroexapt.events import RunFinished, RunStarted
 from neuroexapt.report.event_rows import UNKNOWN, Row, as_text, event_rows
 from neuroexapt.report.headline import headline
 from neuroexapt.report.quantities import (
@@ -88,7 +88,7 @@ def make_page(summary: RunSummary) -> Page:
         tiles=_tiles(summary),
         rows=event_rows(summary),
         spending=_spending(summary.finished),
-        overhead=overhead_in_words(summary.finished) if summary.finished else "",
+        overhead=overhead_in_words(summary.finished, _allowed(started)) if summary.finished else "",
         facts=_facts(summary),
         config=as_text(started.config),
         recoveries=tuple(f"epoch {r.epoch}, step {r.step}: {r.fault}; {r.action}" for r in summary.recoveries),
@@ -154,6 +154,13 @@ def _accuracy_tile(summary: RunSummary) -> Tile:
 
 def _factor(end: int, start: int) -> str:
     return "unchanged" if end == start else f"{end / max(start, 1):.2f} times as many"
+
+
+def _allowed(started: RunStarted) -> float | None:
+    """Returns the setting ``overhead_fraction``; ``None`` for no limit, or where the settings do not say."""
+    settings = started.config.get("morphogenesis")
+    found = settings.get("overhead_fraction") if isinstance(settings, dict) else None
+    return float(found) if isinstance(found, int | float) else None
 
 
 def _facts(summary: RunSummary) -> tuple[tuple[str, str], ...]:

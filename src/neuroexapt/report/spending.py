@@ -71,15 +71,25 @@ def overhead(finished: RunFinished) -> tuple[float, float] | None:
     return 1 - _share(finished.flops_by_purpose), 1 - _share(finished.seconds_by_purpose)
 
 
-def overhead_in_words(finished: RunFinished) -> str:
-    """Returns a sentence, ``""`` for a journal of old."""
+def overhead_in_words(finished: RunFinished, allowed: float | None = None) -> str:
+    """Returns what morphogenesis took, ``""`` for a journal of old.
+
+    Args:
+        finished: The end of the run.
+        allowed: The setting ``overhead_fraction``, of the FLOPs of training; ``None`` for no limit.
+    """
     shares = overhead(finished)
     if shares is None:
         return ""
-    given_up = finished.flops_by_purpose.get("discarded", 0) / max(sum(finished.flops_by_purpose.values()), 1)
+    total = max(sum(finished.flops_by_purpose.values()), 1)
+    training = max(finished.flops_by_purpose.get(TRAINING, 0), 1)
+    given_up = finished.flops_by_purpose.get("discarded", 0) / total
+    of_training = f" Against the FLOPs of training alone it took {in_percent(shares[0] * total / training)}"
+    limit = "" if allowed is None else f"{of_training}; overhead_fraction allowed {in_percent(allowed)}."
     return (
         f"Morphogenesis took {in_percent(shares[0])} of the FLOPs of training and morphogenesis together, and "
         f"{in_percent(shares[1])} of the time; {in_percent(given_up)} of those FLOPs were for arms that were given up."
+        f"{limit}"
     )
 
 
@@ -92,7 +102,7 @@ def memory_in_words(finished: RunFinished) -> str:
     if not finished.predicted_bytes:
         return ""
     predicted = f"{in_bytes(finished.predicted_bytes)} predicted"
-    return f"{predicted}, {in_bytes(finished.measured_bytes)} by which memory grew in the run"
+    return f"{predicted}, memory grew by {in_bytes(finished.measured_bytes)}"
 
 
 def _share(by_purpose: Mapping[str, float]) -> float:
