@@ -14,7 +14,7 @@ from torch.optim import SGD
 from contracts.state import fingerprint
 from neuroexapt.analysis.scores import SCORES, Junction, JunctionShape
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.events import ProposalMade
+from neuroexapt.events import ProposalMade, VerdictReached
 from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis import Morphogenesis
 from neuroexapt.morphogenesis.assay import Assay, assay
@@ -296,3 +296,19 @@ def test_an_event_tells_what_scoring_took_and_was_allowed(num_steps: int) -> Non
     assert (proposal.num_samples >= 8) == (proposal.score_flops > 0) == (not proposal.score_remark) == (num_steps > 2)
     assert proposal.score == "residual"
     assert of.history.unscored_flops == (0 if num_steps > 2 else 3 * num_steps * 12 * flops)  # else carried over
+
+
+def test_a_verdict_repeats_the_prediction_of_its_proposal_though_predictions_have_learnt_since() -> None:
+    told = Record()
+    of = engine(told)
+    loss = {"main": 0.5, "control": 0.5, "trial": 0.1}
+    while not isinstance(told.events[-1] if told.events else None, VerdictReached):
+        arm = of.arm
+        for _ in range(100):
+            of.after_step(0.5)
+        of.after_epoch(loss[arm])
+    proposal, verdict = told.events[0], told.events[-1]
+    assert isinstance(proposal, ProposalMade)
+    assert isinstance(verdict, VerdictReached)
+    assert of.history.calibration
+    assert verdict.predicted_gain == proposal.predicted_gain > 0
