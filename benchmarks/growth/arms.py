@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from growth.fixed import train_fixed
+from growth.peer import grow_by_gromo, grow_by_recipe
 from growth.scheduled import Change, grow_scheduled
 from growth.task import Data, Task
 
@@ -22,12 +23,14 @@ class Arm:
         meaning: In words.
         run: (task, data, seed, row of the arm that it is made equal to) -> facts of a row.
         equal_to: The arm whose FLOPs it spends, everything counted.
+        needs: A package that is none of the project's.
     """
 
     letter: str
     meaning: str
     run: Callable[[Task, Data, int, Row], dict[str, Any]]
     equal_to: str = ""
+    needs: str = ""
 
 
 def _changed(meaning: str, **change: Any) -> Arm:
@@ -46,6 +49,10 @@ def _equal(letter: str, which: str, other: str) -> Arm:
     return Arm(letter, f'{network}, for the FLOPs that "{other}" spent with this seed', run, other)
 
 
+def _peer(method: str, how: Callable[..., dict[str, Any]], meaning: str) -> Arm:
+    return Arm("G", meaning, lambda task, data, seed, _: how(task, data, seed, method), needs="gromo")
+
+
 ARMS: dict[str, Arm] = {
     "scratch": Arm(
         "A", "the full network, from scratch, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.full)
@@ -59,4 +66,16 @@ ARMS: dict[str, Arm] = {
     "copies": _changed("scheduled, new units are copies (Net2Net)", init="copy"),
     "informed": _changed("scheduled, incoming weights chosen by the residual gradient", init="informed"),
     "random": _changed("scheduled, new units random on both sides: the function changes", is_random=True),
+    **{
+        f"gromo {method}": _peer(method, grow_by_gromo, f"gromo 0.1.0, {meaning}, at the same events")
+        for method, meaning in (
+            ("TINY", "units that lower the loss at once, with line search"),
+            ("GradMax", "zero incoming weights, largest gradient"),
+            ("VT", "pairs, rescaled"),
+            ("random", "random units"),
+        )
+    },
+    "gromo TINY, recipe": _peer(
+        "TINY", grow_by_recipe, "gromo 0.1.0 as in its tutorials: Adam 0.003, constant, late events"
+    ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import importlib.util
 import multiprocessing
 import platform
 import subprocess
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 
 import neuroexapt as nx
-from growth.arms import ARMS
+from growth.arms import ARMS, Arm
+from growth.peer import import_peer
 from growth.store import Store
 from growth.task import Task
 
@@ -37,9 +39,9 @@ def run_suite(task: Task, store: Store, arms: Sequence[str], seeds: int | None =
         return data
     _warm_up()
     for name in arms:
-        if name in task.without:
-            continue
         arm = ARMS[name]
+        if name in task.without or (arm.needs and not _is_there(arm, name, task)):
+            continue
         for seed in range(task.seeds if seeds is None else seeds):
             reference = store.find(arm.equal_to, seed) if arm.equal_to else {}
             if store.find(name, seed) is None and reference is not None:
@@ -62,7 +64,8 @@ def tune(task: Task, store: Store) -> None:
 
 def _add(task: Task, store: Store, arm: str, seed: int, run: Callable[[], dict[str, Any]]) -> None:
     facts = _in_own_process(run)
-    command = f"python benchmarks/growth_suites.py --suites {task.name} --arms '{arm}'"
+    what = "--tune" if arm.startswith(TUNING) else f"--arms '{arm}'"
+    command = f"python benchmarks/growth_suites.py --suites {task.name} {what}"
     row = {"suite": task.name, "arm": arm, "seed": seed, "command": command, "versions": versions(), **facts}
     store.add(row)
     print(
@@ -70,6 +73,17 @@ def _add(task: Task, store: Store, arm: str, seed: int, run: Callable[[], dict[s
         f"{facts['seconds']['cpu']:.2f} s ({facts['seconds']['growth_cpu']:.2f} growth)",
         flush=True,
     )
+
+
+def _is_there(arm: Arm, name: str, task: Task) -> bool:
+    """Says so where a package is not there; silent where it could not do this task anyway."""
+    if not task.peer or (name.endswith("recipe") and "recipe" not in task.peer):
+        return False
+    if importlib.util.find_spec(arm.needs):
+        import_peer()
+        return True
+    print(f"{task.name} | {name}: skipped, {arm.needs} is not installed here; `make growth` has a place for it.")
+    return False
 
 
 def _warm_up() -> None:

@@ -41,10 +41,12 @@ class Course:
         data: All of it is in memory.
         seed: Of the order of the data.
         steps: Where the cosine ends.
+        is_constant: No cosine; for what is reproduced as others do it.
     """
 
-    def __init__(self, task: Task, data: Data, seed: int, steps: int) -> None:
+    def __init__(self, task: Task, data: Data, seed: int, steps: int, is_constant: bool = False) -> None:
         self.task, self.data, self.seed, self.steps = task, data, seed, steps
+        self._is_constant = is_constant
         self.position, self.meter = Position(), Meter()
         self.steps_per_epoch = len(data.train) // task.batch_size
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -58,7 +60,7 @@ class Course:
     def learning_rate(self) -> float:
         """Linear warm-up, then the cosine to the end of this arm's own steps."""
         step = self.position.step
-        cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        cosine = 1.0 if self._is_constant else 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.task.learning_rate * min(1.0, (step + 1) / self.task.warmup_steps) * (cosine * (1 - FLOOR) + FLOOR)
 
     def batch(self) -> Split:
