@@ -1,0 +1,65 @@
+"""Arm E: ``nx.Morphogenesis`` in a plain loop. What a user adds to training is the engine and its two calls.
+
+FLOPs are the engine's own ledger: training, the arms of trials that were thrown away, proposals, verification and the
+validation that decided.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import neuroexapt as nx
+from growth.meter import GROWTH
+from growth.outcome import outcome
+from growth.task import Data, Task
+from growth.training import Course, built, measure, probe
+from neuroexapt.surgery.growth.widening import group_at
+
+
+def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig) -> dict[str, Any]:
+    """Trains the small network and lets the engine grow it; returns the facts of a row."""
+    course, model, verdicts = Course(task, data, seed, task.steps), built(task, task.small, seed), Verdicts()
+    optimizer = task.optimizer(model, task.learning_rate)
+    with course.meter.apart(GROWTH):
+        engine = nx.Morphogenesis(
+            model,
+            optimizer,
+            probe(data),
+            config,
+            validate=lambda: measure(task, model, data.validation)[0],
+            num_validation=len(data.validation),
+            seed=seed,
+            stateful=[course.position],
+            epochs=task.steps // course.steps_per_epoch,
+            steps_per_epoch=course.steps_per_epoch,
+            batch_size=task.batch_size,
+            evidence_batches=lambda epoch: [course.evidence(config.evidence_samples, epoch)],
+            loss_function=lambda outputs, targets: task.loss(outputs, targets).mean(),
+            sink=verdicts,
+        )
+    while not course.is_over:
+        loss = course.train_step(model, optimizer, engine.surgeon.graph.cost.flops_per_sample)
+        with course.meter.apart(GROWTH):
+            ends_epoch = course.position.step % course.steps_per_epoch == 0
+            engine.after_step(loss)
+            if ends_epoch:
+                engine.after_epoch()
+        course.meter.flops = Counter(engine.ledger.flops)
+        if engine.arm == "main":
+            course.report(model)
+    graph = engine.surgeon.graph
+    return outcome(course, model, {axis: group_at(graph, axis).size for axis in task.small}, verdicts.told)
+
+
+class Verdicts:
+    """A sink that keeps what became of each event."""
+
+    def __init__(self) -> None:
+        self.told: list[dict[str, Any]] = []
+        self._proposed: dict[str, Any] = {}
+
+    def send(self, event: Any) -> None:
+        """Keeps proposals until their verdict comes."""
+        found = nx.event_to_json(event) if hasattr(nx, "event_to_json") else {}
+        self.told.append(found)
