@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from growth.fixed import train_fixed
+from growth.ours import grow_ours
 from growth.peer import grow_by_gromo, grow_by_recipe
 from growth.scheduled import Change, grow_scheduled
 from growth.task import Data, Task
@@ -31,6 +33,13 @@ class Arm:
     run: Callable[[Task, Data, int, Row], dict[str, Any]]
     equal_to: str = ""
     needs: str = ""
+
+
+def _ours(letter: str, meaning: str, **settings: Any) -> Arm:
+    def run(task: Task, data: Data, seed: int, _: Row) -> dict[str, Any]:
+        return grow_ours(task, data, seed, dataclasses.replace(task.ours, **settings))
+
+    return Arm(letter, meaning, run)
 
 
 def _changed(meaning: str, **change: Any) -> Arm:
@@ -58,6 +67,10 @@ ARMS: dict[str, Arm] = {
         "A", "the full network, from scratch, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.full)
     ),
     "small": Arm("D", "the seed network, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.small)),
+    "ours": _ours("E", "`nx.Morphogenesis` with the suite's settings: trials, within 5 % of the FLOPs"),
+    "scratch = ours": _equal("B", "final", "ours"),
+    "small = ours": _equal("C", "small", "ours"),
+    "score-based where": _ours("F", "ours, places by growth score per added FLOP", policy="greedy"),
     "scheduled": _changed("growth by the schedule, nothing tried: zero fan-out, optimizer kept"),
     "scratch = scheduled": _equal("B", "final", "scheduled"),
     "small = scheduled": _equal("C", "small", "scheduled"),

@@ -36,18 +36,23 @@ class Meter:
         for index, (now, then) in enumerate(zip(_clocks(), began, strict=True)):
             self._apart[purpose][index] += now - then
 
-    def facts(self) -> dict[str, Any]:
-        """Returns what a row keeps of it; seconds are those until this call."""
+    def facts(self, discarded: float = 0.0) -> dict[str, Any]:
+        """Returns what a row keeps of it; seconds are those until this call.
+
+        Args:
+            discarded: Share of the steps made that were thrown away; their time is growth's.
+        """
         wall, cpu = (now - then for now, then in zip(_clocks(), self._began, strict=True))
         growth, reporting = self._apart[GROWTH], self._apart[REPORTING]
+        steps = (wall - growth[0] - reporting[0], cpu - growth[1] - reporting[1])
         return {
-            "flops": dict(self.flops),
+            "flops": {purpose: flops for purpose, flops in self.flops.items() if flops},
             "total_flops": self.total_flops,
             "seconds": {
                 "wall": round(wall - reporting[0], 4),
                 "cpu": round(cpu - reporting[1], 4),
-                "growth_wall": round(growth[0], 4),
-                "growth_cpu": round(growth[1], 4),
+                "growth_wall": round(growth[0] + discarded * steps[0], 4),
+                "growth_cpu": round(growth[1] + discarded * steps[1], 4),
             },
             "peak_rss_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "curve": [(flops, round(score, 4)) for flops, score in self.curve],

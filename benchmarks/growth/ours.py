@@ -14,7 +14,10 @@ from growth.meter import GROWTH
 from growth.outcome import outcome
 from growth.task import Data, Task
 from growth.training import Course, built, measure, probe
+from neuroexapt.events import Event, VerdictReached
 from neuroexapt.surgery.growth.widening import group_at
+
+_KEPT = ("position", "description", "accepted", "relative_gain", "low", "high", "cost", "trial_steps", "reason")
 
 
 def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig) -> dict[str, Any]:
@@ -34,16 +37,18 @@ def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig)
             epochs=task.steps // course.steps_per_epoch,
             steps_per_epoch=course.steps_per_epoch,
             batch_size=task.batch_size,
-            evidence_batches=lambda epoch: [course.evidence(config.evidence_samples, epoch)],
+            evidence_batches=None
+            if config.policy == "uniform"
+            else lambda epoch: [course.evidence(config.evidence_samples, epoch)],
             loss_function=lambda outputs, targets: task.loss(outputs, targets).mean(),
             sink=verdicts,
         )
     while not course.is_over:
         loss = course.train_step(model, optimizer, engine.surgeon.graph.cost.flops_per_sample)
+        step = course.position.step
         with course.meter.apart(GROWTH):
-            ends_epoch = course.position.step % course.steps_per_epoch == 0
             engine.after_step(loss)
-            if ends_epoch:
+            if course.position.step == step and step % course.steps_per_epoch == 0:  # not where it has just gone back
                 engine.after_epoch()
         course.meter.flops = Counter(engine.ledger.flops)
         if engine.arm == "main":
@@ -57,9 +62,11 @@ class Verdicts:
 
     def __init__(self) -> None:
         self.told: list[dict[str, Any]] = []
-        self._proposed: dict[str, Any] = {}
 
-    def send(self, event: Any) -> None:
-        """Keeps proposals until their verdict comes."""
-        found = nx.event_to_json(event) if hasattr(nx, "event_to_json") else {}
-        self.told.append(found)
+    def send(self, event: Event) -> None:
+        """Keeps verdicts."""
+        if isinstance(event, VerdictReached):
+            self.told.append({name: getattr(event, name) for name in _KEPT})
+
+    def rewind(self, num_events: int) -> None:
+        """No run is resumed here."""

@@ -12,7 +12,8 @@ from growth.training import Course, measure
 
 def outcome(course: Course, model: nn.Module, sizes: Sizes, events: list[Any] | None = None) -> dict[str, Any]:
     """Measures the model for the last time and returns the facts of its row."""
-    facts = course.meter.facts()  # first: what follows is in no budget
+    discarded = 1 - course.position.step / course.num_steps_made
+    facts = course.meter.facts(discarded)  # first: what follows is in no budget
     validation_loss, validation_score = measure(course.task, model, course.data.validation)
     loss, score = measure(course.task, model, course.data.test)
     return {

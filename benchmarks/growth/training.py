@@ -51,6 +51,7 @@ class Course:
         self.steps_per_epoch = len(data.train) // task.batch_size
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
         self._next_point = 0
+        self.num_steps_made = 0  # also those of arms that were thrown away
 
     @property
     def is_over(self) -> bool:
@@ -74,6 +75,12 @@ class Course:
             return found
         return Split(self.task.augment(found.inputs, _stream(self.seed, 1, self.position.step)), found.targets)
 
+    def evidence(self, num_samples: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """Returns training samples for scores, others in every epoch."""
+        rows = torch.randperm(len(self.data.train), generator=_stream(self.seed, 2, epoch))[:num_samples]
+        found = self.data.train.at(rows)
+        return found.inputs, found.targets
+
     def train_step(self, model: nn.Module, optimizer: Optimizer, flops_per_sample: int) -> float:
         """Makes one optimizer step, counts it, and goes on; returns its loss."""
         rate = self.learning_rate()
@@ -85,6 +92,7 @@ class Course:
         loss.backward()
         optimizer.step()
         self.position.step += 1
+        self.num_steps_made += 1
         self.meter.flops[TRAINING] += 3 * flops_per_sample * len(batch)
         return loss.item()
 
@@ -130,4 +138,4 @@ def flops_per_sample(model: nn.Module, data: Data) -> int:
 
 
 def _stream(seed: int, purpose: int, position: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * 2 + purpose) * 1_000_003 + position)
+    return torch.Generator().manual_seed((seed * 3 + purpose) * 1_000_003 + position)

@@ -44,7 +44,15 @@ CIFAR_MLP = Task(
     batch_size=128,
     steps=6 * (20_000 // 128),
     events=(0.15, 0.3, 0.45),
-    ours=nx.MorphogenesisConfig(),
+    ours=nx.MorphogenesisConfig(
+        kinds=("Widen",),
+        widen_ratio=2.0,
+        first_epoch=1.0,
+        interval_epochs=1.0,
+        min_trial_steps=4,
+        risk_aversion=-2.0,
+        max_parameter_ratio=4.6,
+    ),
     seeds=5,
     peer={"container": "mlp", "inputs": 768, "classes": 10, "activation": "ReLU"},
 )
