@@ -7,7 +7,7 @@ TESTED := -n 2 --dist worksteal
 export MPLBACKEND := Agg
 unexport PYTHONDONTWRITEBYTECODE  # compiled tests are kept, also where the environment says otherwise
 
-.PHONY: demo test check format faults exports bench coverage clean
+.PHONY: demo test check format faults exports bench growth coverage clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version) if sys.version_info < (3, 11) else None'
@@ -44,5 +44,10 @@ coverage: $(STAMP)  ## hours: 198 models traced, edited and trained, torch-pruni
 bench: $(STAMP)  ## slow: evidence against uniform placement on digits, over seeds
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/placement.py
 
+growth: $(STAMP)  ## half an hour of one core: growth against training from scratch, gromo beside; resumable
+	$(PYTHON) -m venv .venv-gromo
+	.venv-gromo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . gromo==0.1.0
+	OMP_NUM_THREADS=1 .venv-gromo/bin/python benchmarks/growth_suites.py
+
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-gromo .mypy_cache .ruff_cache .pytest_cache

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import neuroexapt as nx
 from growth.fixed import train_fixed
 from growth.ours import grow_ours
 from growth.peer import grow_by_gromo, grow_by_recipe
@@ -67,9 +68,15 @@ ARMS: dict[str, Arm] = {
         "A", "the full network, from scratch, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.full)
     ),
     "small": Arm("D", "the seed network, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.small)),
-    "ours": _ours("E", "`nx.Morphogenesis` with the suite's settings: trials, within 5 % of the FLOPs"),
+    "ours": _ours("E", "`nx.Morphogenesis` with the suite's settings: every event is tried against a control"),
     "scratch = ours": _equal("B", "final", "ours"),
     "small = ours": _equal("C", "small", "ours"),
+    "ours, untried": _ours("F", "the same events, edits made without a trial", trial_epochs=0.0),
+    "ours, defaults": Arm(
+        "E",
+        "`nx.Morphogenesis` with no setting of the suite",
+        lambda task, data, seed, _: grow_ours(task, data, seed, nx.MorphogenesisConfig()),
+    ),
     "score-based where": _ours("F", "ours, places by growth score per added FLOP", policy="greedy"),
     "scheduled": _changed("growth by the schedule, nothing tried: zero fan-out, optimizer kept"),
     "scratch = scheduled": _equal("B", "final", "scheduled"),

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import torch
+from torch import Tensor
+
 import neuroexapt as nx
 from growth.meter import GROWTH
 from growth.outcome import outcome
@@ -24,22 +27,25 @@ def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig)
     """Trains the small network and lets the engine grow it; returns the facts of a row."""
     course, model, verdicts = Course(task, data, seed, task.steps), built(task, task.small, seed), Verdicts()
     optimizer = task.optimizer(model, task.learning_rate)
+    deciding = data.validation.at(torch.arange(min(task.num_deciding, len(data.validation))))
+
+    def evidence(epoch: int) -> list[tuple[Tensor, Tensor]]:
+        return [course.evidence(config.evidence_samples, epoch)]
+
     with course.meter.apart(GROWTH):
         engine = nx.Morphogenesis(
             model,
             optimizer,
             probe(data),
             config,
-            validate=lambda: measure(task, model, data.validation)[0],
-            num_validation=len(data.validation),
+            validate=lambda: measure(task, model, deciding)[0],
+            num_validation=len(deciding),
             seed=seed,
             stateful=[course.position],
             epochs=task.steps // course.steps_per_epoch,
             steps_per_epoch=course.steps_per_epoch,
             batch_size=task.batch_size,
-            evidence_batches=None
-            if config.policy == "uniform"
-            else lambda epoch: [course.evidence(config.evidence_samples, epoch)],
+            evidence_batches=evidence if config.policy != "uniform" else None,
             loss_function=lambda outputs, targets: task.loss(outputs, targets).mean(),
             sink=verdicts,
         )

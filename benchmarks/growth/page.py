@@ -68,10 +68,16 @@ def _suite(task: Task, store: Store) -> str:
         "",
         *(f"- {ARMS[name].letter}, *{name}*: {ARMS[name].meaning}." for name in arms),
         "",
+        *_bars(task, store),
         f"![score against training FLOPs](results/growth/{task.name}.png)",
         "",
     ]
     return "\n".join(lines)
+
+
+def _bars(task: Task, store: Store) -> list[str]:
+    rows = [row for bar in task.bars if (row := bar.row(store))]
+    return ["| arm | asked | measured | met |", "|---|---|---|---|", *rows, ""] if rows else []
 
 
 def _tuning(store: Store) -> str:
@@ -83,7 +89,6 @@ def _tuning(store: Store) -> str:
 def _row(name: str, store: Store, reference: str) -> str:
     rows = store.of(name)
     flops = _mean(rows, "total_flops")
-    training = statistics.mean(row["flops"]["training"] for row in rows)
     cpu, growth = (statistics.mean(row["seconds"][key] for row in rows) for key in ("cpu", "growth_cpu"))
     cells = [
         ARMS[name].letter,
@@ -91,7 +96,7 @@ def _row(name: str, store: Store, reference: str) -> str:
         mean_sd([row["score"] for row in rows]),
         _difference(rows, store.of(reference)) if name != reference else "",
         f"{flops / 1e9:.3g}",
-        f"{100 * (1 - training / flops):.1f}",
+        _apart(rows),
         f"{_mean(rows, 'parameters'):,.0f}",
         f"{cpu:.2f}",
         f"{100 * growth / cpu:.1f}",
@@ -99,6 +104,13 @@ def _row(name: str, store: Store, reference: str) -> str:
         str(len(rows)),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _apart(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was not training, as percent of everything, by purpose."""
+    purposes = dict.fromkeys(purpose for row in rows for purpose in row["flops"] if purpose != "training")
+    shares = {p: 100 * statistics.mean(row["flops"].get(p, 0) / row["total_flops"] for row in rows) for p in purposes}
+    return f"{sum(shares.values()):.1f}: " + ", ".join(f"{p} {v:.1f}" for p, v in shares.items()) if shares else "0"
 
 
 def _difference(rows: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 import neuroexapt as nx
+from growth.bars import Bar
 
 Sizes = Mapping[str, int]  # axis, as ``Widen`` names it -> number of units
 
@@ -86,10 +87,12 @@ class Task:
         steps: Optimizer steps of the arms that are not made equal in FLOPs to another.
         events: Positions of scheduled growth, as fractions of ``steps``; every axis grows by an equal number of units.
         ours: Settings of ``nx.Morphogenesis`` in the arm "ours".
+        num_deciding: Validation samples that a trial is decided on; each look at them counts.
         seeds: How many, from 0.
         augment: (inputs, generator) -> inputs, in training only.
         peer: How gromo builds the same network (see ``peer.py``); nothing where it can not.
         without: Names of arms that this suite leaves out.
+        bars: What it was asked to show.
     """
 
     name: str
@@ -108,10 +111,12 @@ class Task:
     steps: int
     events: tuple[float, ...]
     ours: nx.MorphogenesisConfig
+    num_deciding: int
     seeds: int
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     peer: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    bars: tuple[Bar, ...] = ()
 
     def sizes_after(self, num_events: int) -> dict[str, int]:
         """Returns the sizes of scheduled growth after so many of its events."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import neuroexapt as nx
+from growth.bars import Bar
 from growth.suites.cifar import flat, pooled_cifar
 from growth.task import Data, Sizes, Task
 
@@ -43,16 +44,30 @@ CIFAR_MLP = Task(
     warmup_steps=30,
     batch_size=128,
     steps=6 * (20_000 // 128),
-    events=(0.15, 0.3, 0.45),
+    events=(0.03, 0.06, 0.75),
     ours=nx.MorphogenesisConfig(
         kinds=("Widen",),
         widen_ratio=2.0,
-        first_epoch=1.0,
-        interval_epochs=1.0,
-        min_trial_steps=4,
+        triggers=("schedule",),
+        first_epoch=0.0,
+        cooldown_epochs=0.0,
+        cost_weight=0.0,
         risk_aversion=-2.0,
+        schedule_epochs=(0.2, 2.4),
+        trial_epochs=0.13,
+        min_trial_steps=6,
         max_parameter_ratio=4.6,
     ),
+    num_deciding=500,
     seeds=5,
     peer={"container": "mlp", "inputs": 768, "classes": 10, "activation": "ReLU"},
+    bars=(
+        *(
+            Bar(arm=arm, at_least=0.0, than=f"scratch = {arm}", max_flop_share=0.775, flops_of="scratch")
+            for arm in ("ours", "scheduled")
+        ),
+        *(Bar(arm=arm, at_least=1.5, than=f"small = {arm}") for arm in ("ours", "scheduled")),
+        Bar(arm="scheduled", at_least=0.5, than="optimizer rebuilt"),
+        Bar(arm="ours", max_overhead=0.05),
+    ),
 )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import neuroexapt as nx
+from growth.bars import Bar
 from growth.suites.digits import digits
 from growth.task import Data, Sizes, Task
 
@@ -44,12 +45,17 @@ DIGITS_MLP = Task(
     ours=nx.MorphogenesisConfig(
         kinds=("Widen",),
         widen_ratio=2.0,
-        first_epoch=1.0,
-        interval_epochs=1.0,
-        min_trial_steps=4,
+        triggers=("schedule",),
+        first_epoch=0.0,
+        cooldown_epochs=0.0,
+        cost_weight=0.0,
         risk_aversion=-2.0,
+        schedule_epochs=(1.0, 3.0),
+        trial_epochs=0.25,
+        min_trial_steps=3,
         max_parameter_ratio=4.55,
     ),
+    num_deciding=96,
     seeds=10,
     peer={
         "container": "mlp",
@@ -58,4 +64,11 @@ DIGITS_MLP = Task(
         "activation": "SELU",
         "recipe": {"steps": 504, "learning_rate": 0.003},
     },
+    bars=(
+        *(Bar(arm=arm, at_least=95.3, max_gflop=0.166) for arm in ("ours", "scheduled")),
+        *(Bar(arm=arm, at_least=96.5, max_gflop=0.246) for arm in ("ours", "scheduled")),
+        Bar(arm="ours", at_least=0.0, than="gromo TINY"),
+        Bar(arm="ours", at_least=0.0, than="scratch = ours"),
+        Bar(arm="ours", max_overhead=0.05),
+    ),
 )

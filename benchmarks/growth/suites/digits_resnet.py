@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import neuroexapt as nx
+from growth.bars import Bar
 from growth.suites.digits import digits
 from growth.task import Data, Sizes, Task
 
@@ -82,12 +83,18 @@ DIGITS_RESNET = Task(
     ours=nx.MorphogenesisConfig(
         kinds=("Widen",),
         widen_ratio=2.0,
-        first_epoch=1.0,
-        interval_epochs=1.0,
-        min_trial_steps=4,
+        triggers=("schedule",),
+        first_epoch=0.0,
+        cooldown_epochs=0.0,
+        cost_weight=0.0,
         risk_aversion=-2.0,
-        max_parameter_ratio=1.9,
+        schedule_epochs=(0.5, 1.0),
+        trial_epochs=0.2,
+        min_trial_steps=3,
+        max_parameter_ratio=4.0,
+        overhead_fraction=0.15,
     ),
+    num_deciding=96,
     seeds=10,
     peer={
         "container": "resnet",
@@ -96,4 +103,13 @@ DIGITS_RESNET = Task(
         "channels": 16,
         "recipe": {"steps": 168, "learning_rate": 0.003},
     },
+    bars=(
+        *(
+            Bar(arm=arm, at_least=0.0, than=peer, max_flop_share=0.45, flops_of=peer, max_second_share=0.5)
+            for arm in ("ours", "scheduled")
+            for peer in ("gromo TINY", "gromo TINY, recipe")
+        ),
+        Bar(arm="ours", at_least=0.0, than="scratch = ours"),
+        Bar(arm="ours", max_overhead=0.05),
+    ),
 )
