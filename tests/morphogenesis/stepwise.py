@@ -72,9 +72,10 @@ class StepLoop:
         validate: Callable[[], Tensor] | None = None,
         evidence: bool = False,
         epochs: int | None = None,
+        seed: int = 1,
         **settings: Any,
     ) -> None:
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         self.sink, self.at, self.trained = Record(), Position(), list[tuple[Any, ...]]()
         self.model = (model or Net()).train()
         self.optimizer = SGD(self.model.parameters(), lr=0.05, momentum=0.9)

@@ -292,7 +292,7 @@ def test_an_event_tells_what_scoring_took_and_was_allowed(num_steps: int) -> Non
     assert isinstance(proposal, ProposalMade)
     assert proposal.score_flops_allowed == int(0.02 * 3 * num_steps * 12 * flops)
     assert proposal.score_flops <= proposal.score_flops_allowed
-    assert of.flops_spent == proposal.score_flops
+    assert of.ledger.flops["proposing"] == proposal.score_flops
     assert (proposal.num_samples >= 8) == (proposal.score_flops > 0) == (not proposal.score_remark) == (num_steps > 2)
     assert proposal.score == "residual"
     assert of.history.unscored_flops == (0 if num_steps > 2 else 3 * num_steps * 12 * flops)  # else carried over

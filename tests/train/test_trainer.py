@@ -120,14 +120,14 @@ def assert_equal_to_a_run_without_events(tmp_path: Path, settings: GrowConfig, *
     return told
 
 
-GROWS = [("Widen", "adamw", 1), ("Widen", "sgd", 2), ("InsertLayer", "adamw", 2), ("InsertLayer", "sgd", 1)]
+GROWS = [("Widen", "adamw", 1.4), ("Widen", "sgd", 2), ("InsertLayer", "adamw", 0.6), ("InsertLayer", "sgd", 1)]
 SHRINKS = [(kind, "adamw", 1) for kind in ("PruneUnits", "PruneWeights", "RemoveLayer")]
 SETS = [("AddRegularization", "sgd", 1), ("SwapOperation", "adamw", 1)]
 
 
 @pytest.mark.parametrize(("kind", "optimizer", "trial_epochs"), [*GROWS, *SHRINKS, *SETS])
 def test_a_trial_that_is_rolled_back_leaves_the_run_in_which_it_was_never_proposed(
-    kind: str, optimizer: str, trial_epochs: int, tmp_path: Path
+    kind: str, optimizer: str, trial_epochs: float, tmp_path: Path
 ) -> None:
     growth = ALWAYS_ROLLED_BACK | {"kinds": (kind,), "trial_epochs": trial_epochs}
     settings = config({"optimizer": optimizer}, growth)

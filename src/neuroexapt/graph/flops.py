@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -27,16 +29,21 @@ def operator_flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], re
 
 
 class FlopCount(TorchDispatchMode):
-    """Sums the FLOPs of what runs inside, as the cost of a ``ModelGraph`` does, in ``flops``."""
+    """Sums the FLOPs of what runs inside, as the cost of a ``ModelGraph`` does, in ``flops``.
 
-    def __init__(self) -> None:
+    Args:
+        fakes: Whether operators on fake and meta tensors count, which compute nothing.
+    """
+
+    def __init__(self, *, fakes: bool = True) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.flops = 0
+        self.flops, self._fakes = 0, fakes
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the operator and counts."""
         result = run(func, args, kwargs or {})
-        self.flops += operator_flops(func, args, kwargs or {}, result) or 0
+        if self._fakes or not (isinstance(result, Tensor) and (result.is_meta or isinstance(result, FakeTensor))):
+            self.flops += operator_flops(func, args, kwargs or {}, result) or 0
         return result

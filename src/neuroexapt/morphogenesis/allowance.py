@@ -5,41 +5,43 @@ from __future__ import annotations
 import math
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.graph import Cost
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.ledger import Ledger
-from neuroexapt.morphogenesis.proposal import Proposal
 
-OBSERVATIONS = 4  # forward passes on the probe batch per edit: eval and train mode, before and after
+OBSERVATIONS = 8  # forward passes on the probe batch per edit at most: modes, before and after, and the self-test
 VALIDATIONS = 2  # of a trial: at the end of either arm
 
 
 class Allowance:
     """How long a trial may be for what is left of ``overhead_fraction``.
 
-    A trial costs one arm, the one that is given up, and two looks at the validation split.
+    A trial costs one arm, the one that is given up, two looks at the validation split, and surgery.
 
     Args:
         config: Its limits.
         batch_size: Samples in one training step.
+        num_probes: Samples that an edit is verified on.
         epochs: Of the whole run, where they are known.
         num_validation: Samples of a validation.
         by_step: Whether an arm can end at any step, or only with an epoch.
     """
 
     def __init__(
-        self, config: MorphogenesisConfig, batch_size: int, epochs: int | None, num_validation: int, *, by_step: bool
+        self,
+        config: MorphogenesisConfig,
+        batch_size: int,
+        num_probes: int,
+        epochs: int | None,
+        num_validation: int,
+        *,
+        by_step: bool,
     ) -> None:
         self._config, self._batch_size, self._epochs, self._by_step = config, batch_size, epochs, by_step
-        self.num_validation = num_validation
+        self._num_probes, self.num_validation = num_probes, num_validation
 
     def step_flops(self, flops_per_sample: int, num_samples: int | None = None) -> int:
         """Returns what an optimizer step takes: a forward, and twice as much backward."""
         return 3 * (num_samples or self._batch_size) * flops_per_sample
-
-    def verification_flops(self, proposal: Proposal, cost: Cost) -> int:
-        """Returns what verifying the edits of a proposal took."""
-        return OBSERVATIONS * len(proposal.applied) * cost.batch_size * cost.flops_per_sample
 
     def left(self, ledger: Ledger, history: History, flops: int) -> float:
         """Returns the FLOPs that may still be spent on deciding, below 0 where the last trial took more.
@@ -55,7 +57,7 @@ class Allowance:
     def least(self, history: History, flops: int) -> float:
         """Returns what the shortest trial takes, of a model with so many forward FLOPs per sample."""
         if not self._config.trial_epochs:
-            return 0.0
+            return self._fixed(flops)
         return self._fixed(flops) + self._least_steps(history) * self.step_flops(flops)
 
     def spare(self, ledger: Ledger, history: History, flops: int) -> float:
@@ -64,9 +66,8 @@ class Allowance:
 
     def admits(self, ledger: Ledger, history: History, flops: int) -> bool:
         """Whether the shortest trial of what the latest event had to wait for is affordable, and can still end."""
-        if not self._config.trial_epochs:
-            return self.left(ledger, history, flops) >= 0
-        if not history.steps_per_epoch or self._steps_left(history) < self._least_steps(history):
+        is_known = history.steps_per_epoch and self._steps_left(history) >= self._least_steps(history)
+        if self._config.trial_epochs and not is_known:
             return False
         return self.left(ledger, history, flops) >= self.least(history, max(flops, history.waits_for))
 
@@ -94,7 +95,9 @@ class Allowance:
         return int(most) if most >= self._least_steps(history) else None
 
     def _fixed(self, flops: int) -> int:
-        return VALIDATIONS * self.num_validation * flops if self._by_step else 0
+        """Returns what an event takes besides the steps of its trial: at most, for surgery; looks at validation data."""
+        looks = VALIDATIONS * self.num_validation if self._by_step and self._config.trial_epochs else 0
+        return (OBSERVATIONS * self._num_probes * self._config.edits_per_event + looks) * flops
 
     def _longest(self, history: History) -> float:
         steps = self._config.trial_epochs * max(history.steps_per_epoch, 1)

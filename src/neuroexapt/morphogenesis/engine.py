@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import CheckpointError, TrainingError
 from neuroexapt.events import EventSink, FanOut
+from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
 from neuroexapt.morphogenesis.budget import budget_of
@@ -105,13 +106,16 @@ class Morphogenesis:
         check_config(self.config, has_evidence=evidence_batches is not None)
         self._objective = None if evidence_batches is None else _objective(evidence_batches, loss_function)
         self._model, self._optimizer, self._seed, self._loss = model, optimizer, seed, loss
-        self.surgeon = Surgeon(model, example_inputs, optimizer, seed, objective=self._objective, loss=loss)
+        with FlopCount(fakes=False) as count:
+            self.surgeon = Surgeon(model, example_inputs, optimizer, seed, objective=self._objective, loss=loss)
+            cost = self.surgeon.graph.cost
         self.history, self.experience = History(steps_per_epoch=steps_per_epoch or 0), read_experience(self.config)
         self.ledger = Ledger()
-        cost = self.surgeon.graph.cost
         batch_size = batch_size or cost.batch_size
         self.surgeon.budget = budget_of(self.config, cost.num_parameters, cost.flops_per_sample, batch_size)
-        self._allowance = Allowance(self.config, batch_size, epochs, num_validation, by_step=validate is not None)
+        self._allowance = Allowance(
+            self.config, batch_size, cost.batch_size, epochs, num_validation, by_step=validate is not None
+        )
         self._needs = Needs(self.config, evidence_batches, loss_function, self.ledger)
         self._proposer = Proposer(self.config, seed, evidence_batches, loss_function, self._needs, self.ledger)
         self._trials = Trials(
@@ -127,7 +131,7 @@ class Morphogenesis:
             self.ledger,
             sink or FanOut(),
         )
-        self.ledger.spend("surgery")
+        self.ledger.spend("surgery", count.flops)
 
     @property
     def flops_spent(self) -> int:

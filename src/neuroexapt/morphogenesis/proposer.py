@@ -9,6 +9,7 @@ from dataclasses import replace
 from neuroexapt.analysis.scores import SCORES
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import BudgetError, SurgeryError
+from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.assay import Assay, Batches, LossFunction, assay
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
@@ -55,25 +56,16 @@ class Proposer:
             experience: What edits have gained.
             max_flops: What scoring may take at most, besides its own share.
         """
-        config, admitted = self._config, []
-        candidates = surgeon.candidates(config.kinds, growth=config.widen_ratio)
-        for order, mutation in enumerate(candidates):
-            if history.bans.is_banned(f"{type(mutation).__name__}@{mutation.place}", history.position):
-                continue
-            if config.need_threshold and self._needs.of(surgeon, mutation, history) < config.need_threshold:
-                continue
-            try:
-                found = assay(surgeon, mutation)
-            except BudgetError as error:
-                logger.info("%s", error)
-                continue
-            except SurgeryError as error:
-                logger.warning("candidate refused: %s", error)
-                continue
-            admitted.append(replace(found, order=order))
-        self._ledger.spend("proposing")
+        open_ones = [
+            (order, mutation)
+            for order, mutation in enumerate(surgeon.candidates(self._config.kinds, growth=self._config.widen_ratio))
+            if self._is_open(surgeon, mutation, history)
+        ]
+        with FlopCount(fakes=False) as count:  # of plans that measure
+            admitted = [found for order, mutation in open_ones if (found := _admitted(surgeon, mutation, order))]
+        self._ledger.spend("proposing", count.flops)
         scored = self._scored(surgeon, admitted, history, max_flops)
-        return POLICIES[config.policy](scored, self.context(history, experience))
+        return POLICIES[self._config.policy](scored, self.context(history, experience))
 
     def context(self, history: History, experience: Experience) -> Context:
         """Returns what a policy may know now; its generator depends on the seed and the number of events only."""
@@ -97,6 +89,13 @@ class Proposer:
         """
         return self._scored(surgeon, [assay(surgeon, mutation)], history, float("inf"))[0]
 
+    def _is_open(self, surgeon: Surgeon, mutation: Mutation, history: History) -> bool:
+        """Whether an edit is not banned, and answers a need where one is asked for."""
+        if history.bans.is_banned(f"{type(mutation).__name__}@{mutation.place}", history.position):
+            return False
+        threshold = self._config.need_threshold
+        return not threshold or self._needs.of(surgeon, mutation, history) >= threshold
+
     def _scored(self, surgeon: Surgeon, found: list[Assay], history: History, max_flops: float) -> list[Assay]:
         """Scores candidates within their share of what was trained since the last time; their plans are given up."""
         self.scoring = Scoring()
@@ -119,3 +118,14 @@ class Proposer:
         self._ledger.spend("proposing", scores.flops)
         self.scoring = Scoring(config.score, scores.flops, effort.max_flops, scores.remark)
         return [replace(plain[i], evidence=scores.evidence.get(i)) for i in range(len(plain))]
+
+
+def _admitted(surgeon: Surgeon, mutation: Mutation, order: int) -> Assay | None:
+    """Counts what an edit would cost; ``None`` where it is refused, which the log tells."""
+    try:
+        return replace(assay(surgeon, mutation), order=order)
+    except BudgetError as error:
+        logger.info("%s", error)
+    except SurgeryError as error:
+        logger.warning("candidate refused: %s", error)
+    return None

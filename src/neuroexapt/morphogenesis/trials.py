@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import SurgeryError
 from neuroexapt.events import EventSink
+from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.averaging import WeightAverage
 from neuroexapt.morphogenesis.experience import Experience
@@ -162,18 +163,20 @@ class Trials:
         start, trial.back_to = trial.back_to, self._snapshot()
         start.restore()
         self._history.num_steps, before = trial.began_at, self.surgeon.graph.cost
+        count = FlopCount(fakes=False)
         try:
-            trial.proposal.apply(self.surgeon, self._history, self._config)
+            with count:
+                trial.proposal.apply(self.surgeon, self._history, self._config)
+                after = self.surgeon.graph.cost
         except SurgeryError as error:
-            self._ledger.spend("surgery")
+            self._ledger.spend("surgery", count.flops)
             self._end(trial, Verdict.failed(str(error)))
             return
-        after = self.surgeon.graph.cost
         trial.cost = cost_of(
             after.flops_per_sample / max(before.flops_per_sample, 1), after.num_parameters / before.num_parameters
         )
         trial.trial = Arm()
-        seconds = self._ledger.spend("surgery", self._allowance.verification_flops(trial.proposal, after))
+        seconds = self._ledger.spend("surgery", count.flops)
         for fact in applied_facts(trial.proposal, self._history, seconds):
             self._sink.send(fact)
         if not trial.num_steps:
