@@ -83,19 +83,21 @@ CASES: dict[str, Case] = {
     "cooldown_epochs": Case(positions, {0.0: [1.0, 3.0], 2.0: [1.0]}, NEVER, 3),
     "adapt_rate": Case(strictness, {0.0: 1.0, 0.5: GREATER}, NEVER),
     "target_success": Case(strictness, {0.5: GREATER, 0.2: LITTLE}, (*NEVER, ("adapt_rate", 0.5))),
-    "policy": Case(kinds, {"uniform": ["Widen"], "scheduled": ["InsertLayer"]}, (*BOTH, ("sequence", ("InsertLayer",)))),
+    "policy": Case(
+        kinds, {"uniform": ["Widen"], "scheduled": ["InsertLayer"]}, (*BOTH, ("sequence", ("InsertLayer",)))
+    ),
     "sequence": Case(
         kinds, {("Widen",): ["Widen"], ("InsertLayer",): ["InsertLayer"]}, (*BOTH, ("policy", "scheduled"))
     ),
-    "experience": Case(
-        kinds, {"Widen": ["Widen"], "InsertLayer": ["InsertLayer"]}, (*BOTH, ("policy", "thompson"))
-    ),
+    "experience": Case(kinds, {"Widen": ["Widen"], "InsertLayer": ["InsertLayer"]}, (*BOTH, ("policy", "thompson"))),
     "score": Case(first("score"), {"residual": "residual", "tiny": "tiny"}, LATE, 9.25, evidence=True),
     "score_fraction": Case(is_scored, {0.0: False, 0.99: True}, LATE, 9.25, evidence=True),
     "score_bytes": Case(is_scored, {100: False, 1 << 24: True}, LATE, 9.25, evidence=True),
     "evidence_samples": Case(first("num_samples"), {16: 16, 32: 32}, LATE, 9.25, evidence=True),
     "trial_epochs": Case(first("trial_steps"), {0.5: 2, 1.0: 4}),
-    "min_trial_steps": Case(lambda loop: len(proposals(loop)), {1: 1, 8: 0}, (("overhead_fraction", 0.9), ("trial_epochs", 2.0)), 3),
+    "min_trial_steps": Case(
+        lambda loop: len(proposals(loop)), {1: 1, 8: 0}, (("overhead_fraction", 0.9), ("trial_epochs", 2.0)), 3
+    ),
     "min_gain": Case(kept, {0.0: [True], 0.99: [False]}),
     "cost_weight": Case(kept, {0.0: [True], 3.0: [False]}),
     "risk_aversion": Case(kept, {-3.0: [True], 3.0: [False]}),

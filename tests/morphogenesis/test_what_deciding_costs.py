@@ -82,4 +82,3 @@ def test_what_decides_takes_at_most_its_share_of_the_training(settings: dict[str
     ledger = loop.engine.ledger
     assert loop.verdicts()
     assert 0 < ledger.overhead_flops <= settings["overhead_fraction"] * ledger.flops["training"]
-

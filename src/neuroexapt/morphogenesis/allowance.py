@@ -95,7 +95,7 @@ class Allowance:
         return int(most) if most >= self._least_steps(history) else None
 
     def _fixed(self, flops: int) -> int:
-        """Returns what an event takes besides the steps of its trial: at most, for surgery; looks at validation data."""
+        """Returns what an event takes besides its steps: surgery, at most, and looks at validation data."""
         looks = VALIDATIONS * self.num_validation if self._by_step and self._config.trial_epochs else 0
         return (OBSERVATIONS * self._num_probes * self._config.edits_per_event + looks) * flops
 
