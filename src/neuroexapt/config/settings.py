@@ -95,7 +95,7 @@ class MorphogenesisConfig:
     triggers: Annotated[tuple[str, ...], Field(min_length=1)] = ("interval", "plateau")  # the first that fires counts
     first_epoch: NonNegativeFloat = 2.0  # no event before: the stage of base training
     last_epoch: PositiveFloat | None = None  # no event after: the stage of fine-tuning
-    interval_epochs: PositiveFloat = 2.0  # trigger "interval": so long after the latest event
+    interval_epochs: PositiveFloat = 2.0  # trigger "interval": so long after the latest event, seen at epoch ends
     schedule_epochs: tuple[PositiveFloat, ...] = ()  # trigger "schedule": an event at each of these
     plateau_epochs: Annotated[int, Field(ge=3)] = 5  # trigger "plateau": epochs whose validation losses are looked at
     plateau_min_slope: NonNegativeFloat = 0.005  # a fall of less, as a fraction of the loss and per epoch, is none

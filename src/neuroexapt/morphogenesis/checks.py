@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch.distributed as dist
+
 from neuroexapt.analysis.scores import SCORES
 from neuroexapt.config import MorphogenesisConfig
 from neuroexapt.errors import ConfigError, InputError
@@ -42,6 +44,21 @@ def check_config(config: MorphogenesisConfig, *, has_evidence: bool) -> None:
                 f"morphogenesis.{what} reads evidence of the training data, and there are none. Pass "
                 "evidence_batches, or change the setting."
             )
+
+
+def check_processes(config: MorphogenesisConfig) -> None:
+    """Refuses to change a model that several processes train.
+
+    Raises:
+        ConfigError: There are several, and events are on.
+    """
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if several and config.max_events:
+        raise ConfigError(
+            f"morphogenesis: found {dist.get_world_size()} processes of torch.distributed, needed one: each would "
+            "decide by its own losses and clock, and their models would no longer be the same. Grow in one process and "
+            "replay the lineage in all, or set max_events 0."
+        )
 
 
 def read_experience(config: MorphogenesisConfig) -> Experience:

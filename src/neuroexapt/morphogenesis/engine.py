@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import CheckpointError, TrainingError
+from neuroexapt.errors import CheckpointError, ConfigError, TrainingError
 from neuroexapt.events import EventSink, FanOut
 from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
 from neuroexapt.morphogenesis.budget import budget_of
-from neuroexapt.morphogenesis.checks import check_config, read_experience
+from neuroexapt.morphogenesis.checks import check_config, check_processes, read_experience
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.ledger import Ledger
@@ -80,7 +80,7 @@ class Morphogenesis:
         loss: The loop's loss module, for edits that change a setting of it (label smoothing).
 
     Raises:
-        ConfigError: Unknown names in the settings, or a policy or trigger whose data are not given.
+        ConfigError: Unknown names in the settings, a policy or trigger whose data are not given, or several processes.
     """
 
     def __init__(
@@ -104,6 +104,10 @@ class Morphogenesis:
     ) -> None:
         self.config = config or MorphogenesisConfig()
         check_config(self.config, has_evidence=evidence_batches is not None)
+        check_processes(self.config)
+        is_by_step = validate is not None or not self.config.trial_epochs  # else a trial is of whole epochs
+        self._is_any_moment_good = is_by_step and "schedule" in self.config.triggers
+        self._is_judged_by_epochs = validate is None and self.config.max_events and self.config.trial_epochs
         self._objective = None if evidence_batches is None else _objective(evidence_batches, loss_function)
         self._model, self._optimizer, self._seed, self._loss = model, optimizer, seed, loss
         with FlopCount(fakes=False) as count:
@@ -166,7 +170,7 @@ class Morphogenesis:
         self.history.unscored_flops += flops
         if self.arm != "main":
             self._trials.after_step(loss.item() if isinstance(loss, Tensor) else loss, flops, seconds)
-        elif self.config.schedule_epochs:
+        elif self._is_any_moment_good:
             self.consider(at_epoch_end=False)
 
     def after_epoch(self, validation_metric: float | None = None) -> None:
@@ -175,6 +179,9 @@ class Morphogenesis:
         Args:
             validation_metric: Loss on data that neither trains nor tests; lower is better. It may be left out where no
                 trigger looks at it and ``validate`` decides trials.
+
+        Raises:
+            ConfigError: It is left out where trials are judged by it.
         """
         self.conclude(validation_metric)
         self.consider()
@@ -182,7 +189,15 @@ class Morphogenesis:
     def conclude(self, validation_loss: float | None = None) -> None:
         """Ends an epoch, of whatever arm it was, without beginning an event."""
         history = self.history
-        history.steps_per_epoch = history.steps_per_epoch or history.num_steps  # no trial can have begun before
+        if validation_loss is None and self._is_judged_by_epochs:
+            raise ConfigError(
+                "morphogenesis: after_epoch: found no validation loss and no `validate`, needed one of them to judge "
+                "trials by. Pass the loss, or give `validate`."
+            )
+        if validation_loss is None and not history.epoch and "plateau" in self.config.triggers:
+            logger.warning("after_epoch was told no validation loss, so the trigger 'plateau' will not fire")
+        if self.arm == "main":
+            history.count_steps()
         self._trials.after_epoch(None if validation_loss is None else float(validation_loss))
 
     def consider(self, *, at_epoch_end: bool = True) -> None:

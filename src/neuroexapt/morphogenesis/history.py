@@ -5,13 +5,17 @@ Memory: the losses of the last ``MAX_LOSSES`` epochs, one number per kind and pe
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from neuroexapt.morphogenesis.bans import Bans
 
+logger = logging.getLogger(__name__)
+
 MAX_LOSSES = 256
+MISCOUNT = 2  # a first epoch may lack steps: batches that were skipped, or those before a resume
 
 
 @dataclass
@@ -65,6 +69,16 @@ class History:
         self.epoch += 1
         if loss is not None:
             self.losses = [*self.losses, math.inf if math.isnan(loss) else loss][-MAX_LOSSES:]
+
+    def count_steps(self) -> None:
+        """Finds the steps of an epoch at the end of the first one, or checks what was said; no trial matters yet."""
+        counted, said = self.num_steps, self.steps_per_epoch
+        if self.epoch or not counted:
+            return
+        if said and not self.num_events and not said / MISCOUNT <= counted <= said * MISCOUNT:
+            logger.warning("steps_per_epoch: found %d steps in the first epoch where %d were said", counted, said)
+            self.steps_per_epoch = counted
+        self.steps_per_epoch = self.steps_per_epoch or counted
 
     def factor(self, kind: str) -> float:
         """How much measured gain one unit of predicted gain has brought so far, for this kind."""

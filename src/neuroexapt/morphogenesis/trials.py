@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from neuroexapt.config import MorphogenesisConfig
-from neuroexapt.errors import SurgeryError
+from neuroexapt.errors import InputError, SurgeryError
 from neuroexapt.events import EventSink
 from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
@@ -144,7 +144,7 @@ class Trials:
 
     def _losses(self, arm: Arm, validate: Validate) -> Tensor:
         with arm.average.swapped_in(self._model):
-            losses = validate().detach().clone()
+            losses = _checked(validate())
         arm.average = WeightAverage()
         self._allowance.num_validation = losses.numel()
         self._ledger.spend("validation", losses.numel() * self.surgeon.graph.cost.flops_per_sample)
@@ -200,3 +200,12 @@ class Trials:
         trial.proposal.learn(verdict, self._history, self._experience, self._config)
         self._sink.send(fact)
         self._ledger.spend("surgery")
+
+
+def _checked(losses: Tensor) -> Tensor:
+    if not losses.dim() or not losses.numel():
+        raise InputError(
+            f"validate: found losses of shape {list(losses.shape)}, needed the loss of every validation sample [n], n "
+            "at least 1. Compute it with reduction='none' on data that are not empty."
+        )
+    return losses.detach().clone()
