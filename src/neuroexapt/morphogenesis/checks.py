@@ -21,11 +21,12 @@ MAX_EXPERIENCE_BYTES = 1 << 20
 
 
 def check_config(config: MorphogenesisConfig, *, has_evidence: bool) -> None:
-    """Checks every name in the settings, and that what a policy or trigger reads is given.
+    """Checks every name in the settings, that what a policy or trigger reads is given, and that one process trains.
 
     Raises:
-        ConfigError: Something is unknown or missing.
+        ConfigError: Something is unknown or missing, or several processes are at work.
     """
+    _check_processes(config)
     _known("kinds", config.kinds, MUTATIONS)
     _known("sequence", config.sequence, config.kinds)
     _known("triggers", config.triggers, TRIGGERS)
@@ -44,21 +45,6 @@ def check_config(config: MorphogenesisConfig, *, has_evidence: bool) -> None:
                 f"morphogenesis.{what} reads evidence of the training data, and there are none. Pass "
                 "evidence_batches, or change the setting."
             )
-
-
-def check_processes(config: MorphogenesisConfig) -> None:
-    """Refuses to change a model that several processes train.
-
-    Raises:
-        ConfigError: There are several, and events are on.
-    """
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    if several and config.max_events:
-        raise ConfigError(
-            f"morphogenesis: found {dist.get_world_size()} processes of torch.distributed, needed one: each would "
-            "decide by its own losses and clock, and their models would no longer be the same. Grow in one process and "
-            "replay the lineage in all, or set max_events 0."
-        )
 
 
 def read_experience(config: MorphogenesisConfig) -> Experience:
@@ -88,3 +74,14 @@ def _known(key: str, names: Iterable[str], table: Iterable[str]) -> None:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else "Correct the name."
             raise ConfigError(f"morphogenesis.{key}: found {name!r}, needed one of {', '.join(known)}. {hint}")
+
+
+def _check_processes(config: MorphogenesisConfig) -> None:
+    """Refuses to change a model that several processes train."""
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    if several and config.max_events:
+        raise ConfigError(
+            f"morphogenesis: found {dist.get_world_size()} processes of torch.distributed, needed one: each would "
+            "decide by its own losses and clock, and their models would no longer be the same. Grow in one process and "
+            "replay the lineage in all, or set max_events 0."
+        )

@@ -25,7 +25,7 @@ from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
 from neuroexapt.morphogenesis.budget import budget_of
-from neuroexapt.morphogenesis.checks import check_config, check_processes, read_experience
+from neuroexapt.morphogenesis.checks import check_config, read_experience
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
 from neuroexapt.morphogenesis.ledger import Ledger
@@ -104,10 +104,7 @@ class Morphogenesis:
     ) -> None:
         self.config = config or MorphogenesisConfig()
         check_config(self.config, has_evidence=evidence_batches is not None)
-        check_processes(self.config)
-        is_by_step = validate is not None or not self.config.trial_epochs  # else a trial is of whole epochs
-        self._is_any_moment_good = is_by_step and "schedule" in self.config.triggers
-        self._is_judged_by_epochs = validate is None and self.config.max_events and self.config.trial_epochs
+        self._is_by_epochs = validate is None and self.config.trial_epochs > 0  # a trial is of whole ones
         self._objective = None if evidence_batches is None else _objective(evidence_batches, loss_function)
         self._model, self._optimizer, self._seed, self._loss = model, optimizer, seed, loss
         with FlopCount(fakes=False) as count:
@@ -170,7 +167,7 @@ class Morphogenesis:
         self.history.unscored_flops += flops
         if self.arm != "main":
             self._trials.after_step(loss.item() if isinstance(loss, Tensor) else loss, flops, seconds)
-        elif self._is_any_moment_good:
+        elif "schedule" in self.config.triggers and not self._is_by_epochs:
             self.consider(at_epoch_end=False)
 
     def after_epoch(self, validation_metric: float | None = None) -> None:
@@ -189,7 +186,7 @@ class Morphogenesis:
     def conclude(self, validation_loss: float | None = None) -> None:
         """Ends an epoch, of whatever arm it was, without beginning an event."""
         history = self.history
-        if validation_loss is None and self._is_judged_by_epochs:
+        if validation_loss is None and self._is_by_epochs and self.config.max_events:
             raise ConfigError(
                 "morphogenesis: after_epoch: found no validation loss and no `validate`, needed one of them to judge "
                 "trials by. Pass the loss, or give `validate`."
