@@ -6,6 +6,7 @@ validation that decided.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -25,7 +26,7 @@ _KEPT = ("position", "description", "accepted", "relative_gain", "low", "high", 
 
 def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig) -> dict[str, Any]:
     """Trains the small network and lets the engine grow it; returns the facts of a row."""
-    course, model, verdicts = Course(task, data, seed, task.steps), built(task, task.small, seed), Verdicts()
+    course, model, verdicts = Course(task, data, seed, task.num_growth_steps), built(task, task.small, seed), Verdicts()
     optimizer = task.optimizer(model, task.learning_rate)
     deciding = data.validation.at(torch.arange(min(task.num_deciding, len(data.validation))))
 
@@ -42,7 +43,7 @@ def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig)
             num_validation=len(deciding),
             seed=seed,
             stateful=[course.position],
-            epochs=task.steps // course.steps_per_epoch,
+            epochs=math.ceil(task.num_growth_steps / course.steps_per_epoch),
             steps_per_epoch=course.steps_per_epoch,
             batch_size=task.batch_size,
             evidence_batches=evidence if config.policy != "uniform" else None,

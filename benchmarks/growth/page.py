@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import neuroexapt as nx
 from growth.arms import ARMS
 from growth.curves import draw
 from growth.harness import TUNING
@@ -57,13 +59,15 @@ def _suite(task: Task, store: Store) -> str:
     lines = [
         f"## {task.title}",
         "",
-        f"{task.steps} steps of {task.batch_size}, learning rate {task.learning_rate:g}, "
-        f"warm-up {task.warmup_steps} steps, scheduled growth at {positions} % of them. "
+        f"{task.steps} steps of {task.batch_size}{_longer(task)}, learning rate {task.learning_rate:g}, "
+        f"warm-up {task.warmup_steps} steps{_held(task)}, scheduled growth at {positions} % of the steps. "
         f"Chosen on validation loss of the full network: {_tuning(store)}.",
         "",
-        f'| | arm | {task.score.name} | minus "{reference}" | GFLOP | of these not training, % | parameters '
-        "| CPU s | of these growth, % | peak MiB | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"*ours* is set otherwise than by default in {_settings(task)}.",
+        "",
+        f'| | arm | {task.score.name} | minus "{reference}" | minus "scratch" | GFLOP '
+        "| of these not training, % | parameters | CPU s | of these growth, % | peak MiB | seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
         *(_row(name, store, reference) for name in arms),
         "",
         *(f"- {ARMS[name].letter}, *{name}*: {ARMS[name].meaning}." for name in arms),
@@ -73,6 +77,30 @@ def _suite(task: Task, store: Store) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _longer(task: Task) -> str:
+    return f" ({task.growth_steps} in the arms that grow)" if task.growth_steps else ""
+
+
+def _held(task: Task) -> str:
+    return f", cosine from {100 * task.hold:g} % of the steps on" if task.hold else ""
+
+
+def _settings(task: Task) -> str:
+    default, names = nx.MorphogenesisConfig(), [f.name for f in dataclasses.fields(task.ours)]
+    found = {name: getattr(task.ours, name) for name in names if getattr(task.ours, name) != getattr(default, name)}
+    return ", ".join(f"`{name}` {_plain(value)}" for name, value in found.items()) or "nothing"
+
+
+def _plain(value: Any) -> str:
+    return (
+        " ".join(map(_plain, value))
+        if isinstance(value, tuple)
+        else f"{value:.4g}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _bars(task: Task, store: Store) -> list[str]:
@@ -94,7 +122,7 @@ def _row(name: str, store: Store, reference: str) -> str:
         ARMS[name].letter,
         name,
         mean_sd([row["score"] for row in rows]),
-        _difference(rows, store.of(reference)) if name != reference else "",
+        *("" if name == other else _difference(rows, store.of(other)) for other in (reference, "scratch")),
         f"{flops / 1e9:.3g}",
         _apart(rows),
         f"{_mean(rows, 'parameters'):,.0f}",

@@ -35,7 +35,7 @@ class Change:
 
 def grow_scheduled(task: Task, data: Data, seed: int, change: Change) -> dict[str, Any]:
     """Trains the small network and widens it on the way; returns the facts of a row."""
-    course, model = Course(task, data, seed, task.steps), built(task, task.small, seed)
+    course, model = Course(task, data, seed, task.num_growth_steps), built(task, task.small, seed)
     optimizer = task.optimizer(model, task.learning_rate)
     few = data.train.at(torch.arange(min(_MEASURED, len(data.train))))
     with course.meter.apart(GROWTH):
@@ -47,7 +47,7 @@ def grow_scheduled(task: Task, data: Data, seed: int, change: Change) -> dict[st
             objective=lambda m: task.loss(m(few.inputs), few.targets).mean(),
         )
         cost = surgeon.graph.cost.flops_per_sample
-    positions, events = [int(event * task.steps) for event in task.events], []
+    positions, events = [int(event * task.num_growth_steps) for event in task.events], []
     while not course.is_over:
         if course.position.step in positions[len(events) :]:
             with course.meter.apart(GROWTH):

@@ -84,8 +84,11 @@ class Task:
         learning_rate: The best of them; the same in all arms.
         warmup_steps: Of the learning rate, the same number in all arms.
         batch_size: Samples in one step; the last incomplete batch of an epoch is left out.
+        hold: Fraction of an arm's steps before the cosine of the learning rate begins.
         steps: Optimizer steps of the arms that are not made equal in FLOPs to another.
-        events: Positions of scheduled growth, as fractions of ``steps``; every axis grows by an equal number of units.
+        growth_steps: Those of the arms that grow, where they differ: steps of a small network are cheap. 0: ``steps``.
+        events: Positions of scheduled growth, as fractions of ``num_growth_steps``; every axis grows by an equal
+            number of units.
         ours: Settings of ``nx.Morphogenesis`` in the arm "ours".
         num_deciding: Validation samples that a trial is decided on; each look at them counts.
         seeds: How many, from 0.
@@ -113,10 +116,17 @@ class Task:
     ours: nx.MorphogenesisConfig
     num_deciding: int
     seeds: int
+    hold: float = 0.0
+    growth_steps: int = 0
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
     peer: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     bars: tuple[Bar, ...] = ()
+
+    @property
+    def num_growth_steps(self) -> int:
+        """Optimizer steps of the arms that grow."""
+        return self.growth_steps or self.steps
 
     def sizes_after(self, num_events: int) -> dict[str, int]:
         """Returns the sizes of scheduled growth after so many of its events."""

@@ -59,9 +59,10 @@ class Course:
         return self.position.step >= self.steps
 
     def learning_rate(self) -> float:
-        """Linear warm-up, then the cosine to the end of this arm's own steps."""
-        step = self.position.step
-        cosine = 1.0 if self._is_constant else 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        """Linear warm-up, the peak, then the cosine to the end of this arm's own steps."""
+        step, hold = self.position.step, self.task.hold
+        annealed = max(0.0, step / self.steps - hold) / (1 - hold)
+        cosine = 1.0 if self._is_constant else 0.5 * (1 + math.cos(math.pi * annealed))
         return self.task.learning_rate * min(1.0, (step + 1) / self.task.warmup_steps) * (cosine * (1 - FLOOR) + FLOOR)
 
     def batch(self) -> Split:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -39,13 +40,25 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
 def test_cost_equals_a_recount_of_a_real_run(name: str) -> None:
     model, inputs = network(name)
     cost = trace(model, inputs).cost
-    with FlopCounterMode(display=False) as flops, Bytes() as allocated:
+    with Bytes() as allocated:
         model.eval()(inputs)
+    with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH):  # attention as products that it counts
+        model(inputs)
     assert cost.flops == flops.get_total_flops() == sum(cost.flops_by_module.values())
     assert cost.num_parameters == sum(p.numel() for p in model.parameters())
     assert cost.batch_size == len(inputs)
     assert cost.flops_per_sample * len(inputs) <= cost.flops
     assert cost.activation_bytes == allocated.num_bytes
+
+
+def test_attention_counts_its_two_products_as_the_cpu_computes_it_too() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    heads, positions, width = 2, 5, 8
+    cost = trace(Attention(), torch.randn(3, heads, positions, width)).cost
+    assert cost.flops_per_sample == 2 * (2 * heads * positions * positions * width)
 
 
 def test_flops_belong_to_the_module_that_called_the_operator() -> None:
