@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import os
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,13 +42,18 @@ def facts(events: list[Event]) -> dict[str, Any]:
     assert isinstance(started, RunStarted)
     assert isinstance(finished, RunFinished)
     return {
-        "command": started.command,
+        "command": without_folder(started.command),
         "versions": started.versions,
         "num_parameters_start": started.num_parameters,
         "flops_start": started.flops,
         "verdicts": [event_to_json(event) for event in events if isinstance(event, VerdictReached)],
         "finished": event_to_json(finished),
     }
+
+
+def without_folder(command: str) -> str:
+    """Returns a command without its ``--out``, which says something about this machine only."""
+    return re.sub(r' --out [^ "]+', "", command)
 
 
 def equal_flops(config: GrowConfig, grown: list[Event]) -> list[str]:
@@ -71,6 +76,7 @@ def page(name: str, runs: dict[str, dict[str, Any]]) -> list[str]:
     """The result as Markdown."""
     lines = [f"# `{name}` on CIFAR-10", ""]
     lines += [f"`{run['command']}`" for run in runs.values()]
+    lines += ["", "Seed 0; the machine was shared with other jobs, so minutes tell little and FLOPs all."]
     lines += [
         "",
         "| arm | test accuracy % | validation % | parameters | MFLOP a sample | GFLOP in all | kept / rolled back "
@@ -87,6 +93,19 @@ def page(name: str, runs: dict[str, dict[str, Any]]) -> list[str]:
             f"| {end['predicted_bytes'] / MIB:.0f} MiB | {end['measured_bytes'] / MIB:.0f} MiB "
             f"| {end['peak_memory_bytes'] / MIB:.0f} MiB |"
         )
+    return lines
+
+
+def verdicts(events: list[Event]) -> list[str]:
+    """What was tried, and what it gained."""
+    lines = ["", "| epochs | tried | steps | relative gain, 95 % | needed | outcome |", "|---|---|---|---|---|---|"]
+    lines += [
+        f"| {v.position:.2f} | {v.description} | {v.trial_steps} | {100 * v.relative_gain:+.2f} % "
+        f"({100 * v.low:+.2f} to {100 * v.high:+.2f}) | {100 * v.needed:.2f} % "
+        f"| {'kept' if v.accepted else 'rolled back'} |"
+        for v in events
+        if isinstance(v, VerdictReached)
+    ]
     return lines
 
 
@@ -122,13 +141,14 @@ def main() -> None:
         settings = equal_flops(from_json(GrowConfig, load_config(GrowConfig, ROOT / file)), grown)
         arms["never grown, equal FLOPs"] = events_of(options.out / f"{name}-baseline", [*common, *settings])
     runs = {arm: facts(events) for arm, events in arms.items()}
-    text = "\n".join([*page(name, runs), *curve(grown)]) + "\n"
+    text = "\n".join([*page(name, runs), *verdicts(grown), *curve(grown)]) + "\n"
     print(text)
     RESULTS.mkdir(exist_ok=True)
     stem = f"cifar10-{name}"
     (RESULTS / f"{stem}.md").write_text(text, encoding="utf-8")
     (RESULTS / f"{stem}.json").write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    shutil.copyfile(options.out / name / "journal.jsonl", RESULTS / f"{stem}.journal.jsonl")
+    journal = (options.out / name / "journal.jsonl").read_text(encoding="utf-8")
+    (RESULTS / f"{stem}.journal.jsonl").write_text(without_folder(journal), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -102,6 +102,14 @@ def test_every_stage_of_a_convnet_halves_the_resolution() -> None:
     assert sum(isinstance(module, nn.GELU) for module in deeper.modules()) == 10
 
 
+def test_the_logits_of_a_convnet_are_scaled_as_told() -> None:
+    inputs, networks = torch.randn(2, 3, 8, 8), []
+    for scale in (1.0, 0.125):
+        torch.manual_seed(0)
+        networks.append(ConvNet(in_channels=3, num_classes=10, logit_scale=scale))
+    assert torch.equal(networks[0](inputs) * 0.125, networks[1](inputs))
+
+
 def test_an_activation_that_a_convnet_does_not_have_is_refused() -> None:
     with pytest.raises(ModelError, match="ConvNet: activation: found 'tanh', needed one of relu, gelu"):
         ConvNet(in_channels=3, num_classes=10, activation="tanh")
