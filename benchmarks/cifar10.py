@@ -98,10 +98,10 @@ def page(name: str, runs: dict[str, dict[str, Any]]) -> list[str]:
 
 def verdicts(events: list[Event]) -> list[str]:
     """What was tried, and what it gained."""
-    lines = ["", "| epochs | tried | steps | relative gain, 95 % | needed | outcome |", "|---|---|---|---|---|---|"]
+    lines = ["", "| epochs | tried | steps | relative gain, 95 % | outcome |", "|---|---|---|---|---|"]
     lines += [
         f"| {v.position:.2f} | {v.description} | {v.trial_steps} | {100 * v.relative_gain:+.2f} % "
-        f"({100 * v.low:+.2f} to {100 * v.high:+.2f}) | {100 * v.needed:.2f} % "
+        f"({100 * v.low:+.2f} to {100 * v.high:+.2f}) "
         f"| {'kept' if v.accepted else 'rolled back'} |"
         for v in events
         if isinstance(v, VerdictReached)
