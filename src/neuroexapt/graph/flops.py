@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from torch.utils.flop_counter import flop_registry
 
 from neuroexapt.graph.rules.stand_ins import run
 
@@ -25,7 +25,7 @@ def operator_flops(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], re
     if packet is torch.ops.aten._linalg_eigh:
         return EIGENVECTOR_FLOPS * int(args[0].shape[-1]) * int(args[0].numel())
     if packet is torch.ops.aten._scaled_dot_product_flash_attention_for_cpu:
-        return int(sdpa_flop_count(*(tensor.shape for tensor in args[:3])))
+        packet = torch.ops.aten._scaled_dot_product_flash_attention
     formula = flop_registry.get(packet)
     return None if formula is None else int(formula(*args, **kwargs, out_val=result))
 
