@@ -1,4 +1,4 @@
-"""Where to grow: evidence per added FLOP against the uniform baseline, and against never growing, on digits.
+"""Where to grow: the policies against the uniform baseline, and against never growing, on digits.
 
 Finished runs are not repeated; they stay in ``--out``. The table goes to ``benchmarks/results/placement.md``, commands,
 verdicts and closing figures to ``placement.json`` beside it.
@@ -13,7 +13,8 @@ from runs import compare
 
 ARMS = {
     "uniform": ["--policy", "uniform"],
-    "evidence": ["--policy", "evidence"],
+    "greedy": ["--policy", "greedy"],
+    "thompson": ["--policy", "thompson"],
     "never grown": ["--max-events", "0"],
 }
 

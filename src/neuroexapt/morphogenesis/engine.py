@@ -24,7 +24,7 @@ from neuroexapt.events import EventSink, FanOut
 from neuroexapt.graph import FlopCount
 from neuroexapt.morphogenesis.allowance import Allowance
 from neuroexapt.morphogenesis.assay import Batches, LossFunction
-from neuroexapt.morphogenesis.budget import budget_of
+from neuroexapt.morphogenesis.budget import budget_of, calibrate, gauge_of
 from neuroexapt.morphogenesis.checks import check_config, read_experience
 from neuroexapt.morphogenesis.experience import Experience
 from neuroexapt.morphogenesis.history import History
@@ -117,6 +117,7 @@ class Morphogenesis:
         self._allowance = Allowance(
             self.config, batch_size, cost.batch_size, epochs, num_validation, by_step=validate is not None
         )
+        self._gauge = gauge_of(model)
         self._needs = Needs(self.config, evidence_batches, loss_function, self.ledger)
         self._proposer = Proposer(self.config, seed, evidence_batches, loss_function, self._needs, self.ledger)
         self._trials = Trials(
@@ -210,6 +211,7 @@ class Morphogenesis:
         )
         if firing is None:
             return
+        calibrate(self.config, self.surgeon, self._gauge)
         spare = self._allowance.spare(self.ledger, history, self._flops)
         ranked = self._proposer.rank(self.surgeon, history, self.experience, spare)
         self.ledger.spend("proposing")
