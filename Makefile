@@ -46,7 +46,7 @@ bench: $(STAMP)  ## slow: evidence against uniform placement on digits, over see
 
 growth: $(STAMP)  ## half an hour of one core: growth against training from scratch, gromo beside; resumable
 	$(PYTHON) -m venv .venv-gromo
-	.venv-gromo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . gromo==0.1.0
+	.venv-gromo/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data]' gromo==0.1.0
 	OMP_NUM_THREADS=1 .venv-gromo/bin/python benchmarks/growth_suites.py
 
 clean:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import neuroexapt as nx
-from growth.fixed import train_fixed
+from growth.fixed import train_final, train_fixed
 from growth.ours import grow_ours
 from growth.peer import grow_by_gromo, grow_by_recipe
 from growth.scheduled import Change, grow_scheduled
@@ -52,8 +52,9 @@ def _changed(meaning: str, **change: Any) -> Arm:
 
 def _equal(letter: str, which: str, other: str) -> Arm:
     def run(task: Task, data: Data, seed: int, row: Row) -> dict[str, Any]:
-        sizes = task.small if which == "small" else row["sizes"]
-        return train_fixed(task, data, seed, sizes, row["total_flops"])
+        if which == "final":
+            return train_final(task, data, seed, row)
+        return train_fixed(task, data, seed, task.small, row["total_flops"])
 
     network = "the seed network" if which == "small" else f'the final network of "{other}", from scratch'
     return Arm(letter, f'{network}, for the FLOPs that "{other}" spent with this seed', run, other)

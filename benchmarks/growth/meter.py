@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-TRAINING, VERIFICATION, STATISTICS, VALIDATION = "training", "verification", "statistics", "validation"
+TRAINING, SURGERY, STATISTICS = "training", "surgery", "statistics"
 REPORTING = "reporting"  # test data on the way: in neither budget nor time
 GROWTH = "growth"
 

@@ -51,7 +51,7 @@ def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig)
             sink=verdicts,
         )
     while not course.is_over:
-        loss = course.train_step(model, optimizer, engine.surgeon.graph.cost.flops_per_sample)
+        loss = course.train_step(model, optimizer, 0)  # the engine counts
         step = course.position.step
         with course.meter.apart(GROWTH):
             engine.after_step(loss)
@@ -61,7 +61,8 @@ def grow_ours(task: Task, data: Data, seed: int, config: nx.MorphogenesisConfig)
         if engine.arm == "main":
             course.report(model)
     graph = engine.surgeon.graph
-    return outcome(course, model, {axis: group_at(graph, axis).size for axis in task.small}, verdicts.told)
+    facts = outcome(course, model, {axis: group_at(graph, axis).size for axis in task.small}, verdicts.told)
+    return facts | {"lineage": engine.surgeon.lineage.to_json()}
 
 
 class Verdicts:

@@ -12,16 +12,13 @@ import torch
 from torch import nn
 
 import neuroexapt as nx
-from growth.meter import GROWTH, STATISTICS, VERIFICATION
+from growth.meter import GROWTH, SURGERY
 from growth.outcome import outcome
 from growth.task import Data, Task
 from growth.training import Course, built, probe
+from neuroexapt.graph import FlopCount
 
-_LOOKS = 4  # forward passes on the probe at an edit: in eval and train mode, before and after
 _MEASURED = 512  # training samples that informed units are chosen on
-_PASSES = (
-    8  # forward passes that this takes: one with gradients on the model, one on a copy with four candidates a unit
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +36,17 @@ def grow_scheduled(task: Task, data: Data, seed: int, change: Change) -> dict[st
     optimizer = task.optimizer(model, task.learning_rate)
     few = data.train.at(torch.arange(min(_MEASURED, len(data.train))))
     with course.meter.apart(GROWTH):
-        surgeon = nx.Surgeon(
-            model,
-            probe(data),
-            optimizer,
-            seed,
-            objective=lambda m: task.loss(m(few.inputs), few.targets).mean(),
-        )
-        cost = surgeon.graph.cost.flops_per_sample
+        objective = lambda m: task.loss(m(few.inputs), few.targets).mean()  # noqa: E731
+        surgeon = nx.Surgeon(model, probe(data), optimizer, seed, objective=objective)
+        with FlopCount(fakes=False) as count:  # the graph tests itself
+            cost = surgeon.graph.cost.flops_per_sample
+        course.meter.flops[SURGERY] += count.flops
     positions, events = [int(event * task.num_growth_steps) for event in task.events], []
     while not course.is_over:
         if course.position.step in positions[len(events) :]:
             with course.meter.apart(GROWTH):
                 optimizer.zero_grad(set_to_none=True)
-                events.append(_widen(course, surgeon, len(events) + 1, change, len(few)))
+                events.append(_widen(course, surgeon, len(events) + 1, change))
                 cost = surgeon.graph.cost.flops_per_sample
             if change.rebuilds_optimizer:
                 optimizer = task.optimizer(model, task.learning_rate)
@@ -62,20 +56,18 @@ def grow_scheduled(task: Task, data: Data, seed: int, change: Change) -> dict[st
     return outcome(course, model, task.full, events)
 
 
-def _widen(course: Course, surgeon: nx.Surgeon, number: int, change: Change, num_measured: int) -> dict[str, Any]:
-    """Carries one event out and counts it: verification, and the measuring of informed units."""
-    largest = 0.0
-    for axis, size in course.task.sizes_after(number).items():
-        patch = surgeon.apply(nx.Widen(axis=axis, to=size, init=change.init))
-        cost = surgeon.graph.cost.flops_per_sample
-        course.meter.flops[VERIFICATION] += _LOOKS * len(probe(course.data)) * cost
-        if change.init == "informed":
-            course.meter.flops[STATISTICS] += _PASSES * num_measured * cost
+def _widen(course: Course, surgeon: nx.Surgeon, number: int, change: Change) -> dict[str, Any]:
+    """Carries one event out; all that surgery computes with numbers counts, also the measuring for informed units."""
+    largest, sizes = 0.0, course.task.sizes_after(number)
+    for axis, size in sizes.items():
+        with FlopCount(fakes=False) as count:
+            patch = surgeon.apply(nx.Widen(axis=axis, to=size, init=change.init))
+        course.meter.flops[SURGERY] += count.flops
         if change.is_random:
             _draw_silent_entries(surgeon.model, patch, course.seed)
         largest = max(largest, patch.output_change)
     surgeon.forget_patches()
-    return {"step": course.position.step, "sizes": course.task.sizes_after(number), "output_change": largest}
+    return {"step": course.position.step, "sizes": sizes, "output_change": largest}
 
 
 def _draw_silent_entries(model: nn.Module, patch: nx.Patch, seed: int) -> None:

@@ -66,6 +66,13 @@ def hits(outputs: Tensor, targets: Tensor) -> Tensor:
 ACCURACY = Score(of=hits, name="test accuracy, %")
 
 
+def draw_as_torch_does(model: nn.Module) -> None:
+    """Calls ``reset_parameters`` of every module that has it: what torch's layers do when they are made."""
+    for module in model.modules():
+        if callable(reset := getattr(module, "reset_parameters", None)):
+            reset()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """One comparison of growth.
@@ -96,6 +103,7 @@ class Task:
         peer: How gromo builds the same network (see ``peer.py``); nothing where it can not.
         without: Names of arms that this suite leaves out.
         bars: What it was asked to show.
+        draw: Draws all weights of a network of this task anew, on the global generator.
     """
 
     name: str
@@ -122,6 +130,7 @@ class Task:
     peer: Mapping[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     bars: tuple[Bar, ...] = ()
+    draw: Callable[[nn.Module], None] = draw_as_torch_does
 
     @property
     def num_growth_steps(self) -> int:

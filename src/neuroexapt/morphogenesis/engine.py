@@ -112,6 +112,7 @@ class Morphogenesis:
             cost = self.surgeon.graph.cost
         self.history, self.experience = History(steps_per_epoch=steps_per_epoch or 0), read_experience(self.config)
         self.ledger = Ledger()
+        self._counted: tuple[Lineage | None, int] = (None, 0)  # the FLOPs of a sample are those of this lineage
         batch_size = batch_size or cost.batch_size
         self.surgeon.budget = budget_of(self.config, cost.num_parameters, cost.flops_per_sample, batch_size)
         self._allowance = Allowance(
@@ -286,7 +287,10 @@ class Morphogenesis:
 
     @property
     def _flops(self) -> int:
-        return self.surgeon.graph.cost.flops_per_sample
+        # A graph is compared with the model whenever it is asked for, which is too much for every step.
+        if self._counted[0] is not self.surgeon.lineage:
+            self._counted = self.surgeon.lineage, self.surgeon.graph.cost.flops_per_sample
+        return self._counted[1]
 
     def _moment(self, at_epoch_end: bool) -> Moment:
         history = self.history
