@@ -94,7 +94,9 @@ def test_flops_are_three_forward_passes_of_a_multiply_and_an_add_for_each_weight
 
 
 def test_growth_counts_every_step_with_the_network_of_that_step():
-    config = dataclasses.replace(MLP.ours, schedule_epochs=(1.0,), trial_epochs=0.0, widen_ratio=2.0)
+    config = dataclasses.replace(
+        MLP.ours, triggers=("schedule",), schedule_epochs=(1.0,), trial_epochs=0.0, overhead_fraction=None
+    )
     data, per_epoch = MLP.load(), 1131 // 64
     facts = grow_ours(dataclasses.replace(MLP, steps=2 * per_epoch), data, 0, config)
     small, wide = (2 * (64 * w + w * w + 10 * w) for w in (4, 8))
