@@ -14,7 +14,14 @@ from neuroexapt.cli.main import main
 from neuroexapt.report import save_plots
 
 TINY = ("--model", "mlp", "--limit", "300", "--epochs", "4")
-ONE_TRIAL = ("--max-events", "1", "--set", "morphogenesis.overhead_fraction=null")
+ONE_TRIAL = (
+    "--max-events",
+    "1",
+    "--set",
+    "morphogenesis.overhead_fraction=null",
+    "--set",
+    "morphogenesis.edits_per_event=1",
+)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ def test_a_run_is_shown_by_its_newest_checkpoint(call, finished_run):
     assert answer.code == 0, answer.err
     newest = max((finished_run / "checkpoints").iterdir())
     assert call("inspect", newest).out == answer.out
-    assert re.search(r"MLP: [\d,]+ parameters; per sample [\d.]+ kFLOP and \d+ B of activations", answer.out)
+    assert re.search(r"MLP: [\d,]+ parameters; per sample [\d.]+ kFLOP and [\d.]+ (?:Ki)?B of activations", answer.out)
     assert "self-test: permuting" in answer.out
     for part in (
         "Layers",

@@ -31,7 +31,7 @@ def test_a_network_that_is_larger_than_needed_gets_smaller_for_what_it_saves() -
     assert accepted[0]
 
 
-def test_units_come_back_where_being_smaller_is_worth_nothing() -> None:
-    width, accepted = pruned(48, cost_weight=0.0, risk_aversion=2.0)
+def test_units_come_back_where_more_is_asked_for() -> None:
+    width, accepted = pruned(48, min_gain=0.2)
     assert width == 48
     assert accepted == [False]

@@ -121,18 +121,9 @@ class Morphogenesis:
         self._gauge = gauge_of(model)
         self._needs = Needs(self.config, evidence_batches, loss_function, self.ledger)
         self._proposer = Proposer(self.config, seed, evidence_batches, loss_function, self._needs, self.ledger)
+        books = (self.history, self.experience, self.ledger)
         self._trials = Trials(
-            self.config,
-            model,
-            optimizer,
-            tuple(stateful),
-            self.surgeon,
-            validate,
-            self._allowance,
-            self.history,
-            self.experience,
-            self.ledger,
-            sink or FanOut(),
+            self.config, model, optimizer, stateful, self.surgeon, validate, self._allowance, *books, sink or FanOut()
         )
         self.ledger.spend("surgery", count.flops)
 

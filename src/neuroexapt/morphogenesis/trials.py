@@ -66,7 +66,7 @@ class Trials:
         ledger: Ledger,
         sink: EventSink,
     ) -> None:
-        self._config, self._model, self._optimizer, self._stateful = config, model, optimizer, stateful
+        self._config, self._model, self._optimizer, self._stateful = config, model, optimizer, tuple(stateful)
         self.surgeon, self._validate, self._allowance = surgeon, validate, allowance
         self._history, self._experience, self._ledger, self._sink = history, experience, ledger, sink
         self._current: Trial | None = None
