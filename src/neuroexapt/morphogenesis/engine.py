@@ -111,13 +111,11 @@ class Morphogenesis:
             self.surgeon = Surgeon(model, example_inputs, optimizer, seed, objective=self._objective, loss=loss)
             cost = self.surgeon.graph.cost
         self.history, self.experience = History(steps_per_epoch=steps_per_epoch or 0), read_experience(self.config)
-        self.ledger = Ledger()
-        self._counted: tuple[Lineage | None, int] = (None, 0)  # the FLOPs of a sample are those of this lineage
+        self.ledger, self._counted = Ledger(), (Lineage(), 0)  # FLOPs of a sample, and of which lineage they are
         batch_size = batch_size or cost.batch_size
         self.surgeon.budget = budget_of(self.config, cost.num_parameters, cost.flops_per_sample, batch_size)
-        self._allowance = Allowance(
-            self.config, batch_size, cost.batch_size, epochs, num_validation, by_step=validate is not None
-        )
+        by_step = validate is not None
+        self._allowance = Allowance(self.config, batch_size, cost.batch_size, epochs, num_validation, by_step=by_step)
         self._gauge = gauge_of(model)
         self._needs = Needs(self.config, evidence_batches, loss_function, self.ledger)
         self._proposer = Proposer(self.config, seed, evidence_batches, loss_function, self._needs, self.ledger)
