@@ -69,7 +69,11 @@ ARMS: dict[str, Arm] = {
         "A", "the full network, from scratch, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.full)
     ),
     "small": Arm("D", "the seed network, all steps", lambda t, d, seed, _: train_fixed(t, d, seed, t.small)),
-    "ours": _ours("E", "`nx.Morphogenesis` with the suite's settings: every event is tried against a control"),
+    "ours": _ours(
+        "E",
+        "`nx.Morphogenesis` with the suite's settings: every event is tried against a control, unless its settings say "
+        "trial_epochs 0 (B3, B4)",
+    ),
     "scratch = ours": _equal("B", "final", "ours"),
     "small = ours": _equal("C", "small", "ours"),
     "ours, untried": _ours("F", "the same events, edits made without a trial", trial_epochs=0.0),
